@@ -1,0 +1,1 @@
+"""The public objects: settings, WorkerKit, and one file per handle."""

@@ -1,0 +1,1 @@
+"""Celery glue: tasks, requests, signals, bootsteps, beat."""

@@ -1,0 +1,120 @@
+"""What workerkit tells the outside: frozen event records, sent to hooks.
+
+Labels are of low cardinality: an event never carries a key, a job id or an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The base of all events; `name` is stable across releases."""
+
+    name: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDown(Event):
+    """The breaker of a store has opened: calls fail at once until a probe succeeds."""
+
+    name: ClassVar[str] = "store.down"
+    store: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUp(Event):
+    """A store answers again."""
+
+    name: ClassVar[str] = "store.up"
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardWarning(Event):
+    """The guard store may lose what it holds; `reason` says why, or why that could not be checked."""
+
+    name: ClassVar[str] = "store.guard"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTrouble(Event):
+    """The cache could not be used, or held something unreadable; the task went on without it."""
+
+    name: ClassVar[str] = "cache.trouble"
+    function: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskParked(Event):
+    """A throttled task went to the waitlist."""
+
+    name: ClassVar[str] = "throttle.parked"
+    task: str
+    limiter: str
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class TicketTrouble(Event):
+    """A ticket of the waitlist could not be published; it is kept."""
+
+    name: ClassVar[str] = "throttle.ticket"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent(Event):
+    """An attempt of a job began, ended, or was fenced off."""
+
+    name: ClassVar[str] = "job"
+    task: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarmTick(Event):
+    """A tick of a warmup was run or left out; `outcome` says which and why."""
+
+    name: ClassVar[str] = "warm.tick"
+    warmup: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundTrouble(Event):
+    """Something in the background (a heartbeat, a lease renewal, the pump) failed and will be tried again."""
+
+    name: ClassVar[str] = "background"
+    what: str
+    reason: str
+
+
+Hook = Callable[[Event], None]
+
+
+class Hooks:
+    """The hooks of one kit. A hook that raises never disturbs what it watches; its error goes to `on_error`."""
+
+    __slots__ = ("_hooks", "_on_error")
+
+    def __init__(self, *hooks: Hook, on_error: Callable[[Exception], None] | None = None) -> None:
+        self._hooks = list(hooks)
+        self._on_error = on_error
+
+    def add(self, hook: Hook) -> None:
+        self._hooks.append(hook)
+
+    def emit(self, event: Event) -> None:
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception as error:
+                if self._on_error:
+                    self._on_error(error)

@@ -1,0 +1,1 @@
+"""The Lua files that scripts include."""

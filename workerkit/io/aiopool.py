@@ -1,0 +1,115 @@
+"""The connections of one event loop to one server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from workerkit.errors import PoolExhausted
+from workerkit.io.aiolink import AioLink
+from workerkit.io.server import Server
+
+
+class AioPool:
+    """As `Pool`, for one event loop: redis.asyncio's connections cannot move to another."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._free: list[AioLink] = []
+        self._room = asyncio.Semaphore(server.options.maximum)
+        self.in_use = 0
+
+    @property
+    def size(self) -> int:
+        """Connections open now."""
+        return self.in_use + len(self._free)
+
+    async def take(self, deadline: float) -> AioLink:
+        """A connection fit for use.
+
+        Raises PoolExhausted after the options' `wait`, Lost when none can be opened before `deadline`.
+        """
+        await self._enter(deadline)
+        self.in_use += 1
+        try:
+            while self._free:
+                link = self._free.pop()
+                if not link.hung_up():
+                    return link
+                await link.close()
+                await self.drop_free()
+            link = AioLink(self._server.address)
+            try:
+                replies = await link.open(self._server.greeting(), deadline)
+                self._server.greeted(replies, time.monotonic())
+            except BaseException:
+                await link.close()
+                raise
+        except BaseException:
+            self._leave()
+            raise
+        return link
+
+    async def _enter(self, deadline: float) -> None:
+        if not self._room.locked():
+            await self._room.acquire()  # does not wait: somebody else's turn cannot come in between
+            return
+        options = self._server.options
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(min(options.wait, deadline - began)):
+                await self._room.acquire()
+        except TimeoutError:
+            waited = time.monotonic() - began
+            raise PoolExhausted(
+                f"all {options.maximum} connections to {self._server.shown} stayed in use for {waited:.2f} s: "
+                "raise workerkit_pool_max, or run fewer callers at once",
+                store=self._server.role,
+                in_use=self.in_use,
+                limit=options.maximum,
+                waited=waited,
+            ) from None
+
+    def _leave(self) -> None:
+        self.in_use -= 1
+        self._room.release()
+
+    def give(self, link: AioLink) -> None:
+        """Put back a connection on which no reply is outstanding."""
+        link.used = time.monotonic()
+        self._free.append(link)
+        self._leave()
+
+    async def drop(self, link: AioLink) -> None:
+        """Close a connection whose state is not known."""
+        try:
+            await link.close()
+        finally:
+            self._leave()
+
+    async def drop_free(self) -> None:
+        while self._free:
+            await self._free.pop().close()
+
+    async def trim(self) -> None:
+        """Close what has rested longer than the options' `idle`, above the minimum."""
+        options = self._server.options
+        oldest = time.monotonic() - options.idle
+        while len(self._free) > options.minimum and self._free[0].used < oldest:
+            await self._free.pop(0).close()
+
+    async def fill(self, deadline: float) -> None:
+        """Open connections up to the minimum."""
+        opened = []
+        try:
+            while self.size < self._server.options.minimum:
+                taken, self._free = self._free, []
+                try:
+                    opened.append(await self.take(deadline))
+                finally:
+                    self._free = taken + self._free
+        finally:
+            for link in opened:
+                self.give(link)
+
+    close = drop_free

@@ -1,0 +1,184 @@
+"""The async runner: executes Calls and drives Flows on the running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from workerkit.core.call import Call
+from workerkit.core.flow import Batch, Flow, Invoke, Share, Sleep, Step
+from workerkit.io.aiopool import AioPool
+from workerkit.io.attempts import Wire, attempts
+from workerkit.io.link import Lost
+from workerkit.io.runner import Carried
+from workerkit.io.server import Server
+
+T = TypeVar("T")
+
+
+class _Loop:
+    """What belongs to one event loop of one process: pools, shared computations, cleanups under way."""
+
+    def __init__(self, servers: Mapping[str, Server]) -> None:
+        self.pid = os.getpid()
+        by_server = {id(server): AioPool(server) for server in servers.values()}
+        self.pools = {store: by_server[id(server)] for store, server in servers.items()}
+        self.shared: dict[Hashable, asyncio.Task[Any]] = {}
+        self.cleanups: set[asyncio.Task[Any]] = set()
+
+
+class AioRunner:
+    """Runs Calls and Flows for coroutines. One object serves all loops; each has connections of its own."""
+
+    def __init__(self, servers: Mapping[str, Server], timeout: float) -> None:
+        self._servers = servers
+        self._timeout = timeout
+        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+        self.personal: tuple[type[BaseException], ...] = ()
+
+    @property
+    def pools(self) -> Mapping[str, AioPool]:
+        return self._here().pools
+
+    def _here(self) -> _Loop:
+        loop = asyncio.get_running_loop()
+        here = self._loops.get(loop)
+        if here is None or here.pid != os.getpid():
+            here = self._loops[loop] = _Loop(self._servers)
+        return here
+
+    async def call(self, call: Call[T], timeout: float | None = None) -> T:
+        """Execute one Call within `timeout` seconds (the kit's by default).
+
+        Raises StoreUnavailable (not executed), OutcomeUnknown (perhaps executed) or StoreRefused (an error reply).
+        """
+        result: T = (await self._execute((call,), timeout))[0]
+        return result
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Drive a Flow to its end. When the caller is cancelled, its cleanup still runs, shielded."""
+        try:
+            return await self._drive(flow)
+        except Carried as carried:
+            raise carried.error from None
+
+    async def close(self) -> None:
+        """Close this loop's free connections."""
+        here = self._here()
+        if here.cleanups:
+            await asyncio.wait(here.cleanups)
+        for pool in set(here.pools.values()):
+            await pool.close()
+
+    async def _drive(self, flow: Flow[T], thrown: BaseException | None = None) -> T:
+        try:
+            step = next(flow) if thrown is None else flow.throw(thrown)
+            while True:
+                try:
+                    result = await self._step(step)
+                except asyncio.CancelledError as cancelled:
+                    if thrown is not None:
+                        raise
+                    return await self._clean_up(flow, cancelled)
+                except BaseException as error:  # noqa: BLE001 - thrown into the flow, which decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _clean_up(self, flow: Flow[T], cancelled: asyncio.CancelledError) -> T:
+        """Drive the rest of a cancelled flow where a second cancellation cannot reach it."""
+        cleanups = self._here().cleanups
+        task = asyncio.create_task(self._drive(flow, cancelled))
+        cleanups.add(task)
+        task.add_done_callback(cleanups.discard)
+        return await asyncio.shield(task)
+
+    async def _step(self, step: Step) -> Any:
+        if isinstance(step, Call):
+            return (await self._execute((step,)))[0]
+        if isinstance(step, Invoke):
+            return await self._invoke(step)
+        if isinstance(step, Batch):
+            return await self._execute(step.calls) if step.calls else []
+        if isinstance(step, Sleep):
+            return await asyncio.sleep(step.seconds)
+        return await self._share(step)
+
+    async def _execute(self, calls: tuple[Call[Any], ...], timeout: float | None = None) -> list[Any]:
+        store = calls[0].store
+        pool, server = self._here().pools[store], self._servers[store]
+        deadline = time.monotonic() + (timeout or self._timeout)
+        protocol = attempts(calls, server, deadline)
+        try:
+            step = next(protocol)
+            while True:
+                try:
+                    if isinstance(step, Wire):
+                        answers = await self._wire(pool, server, step, deadline)
+                    else:
+                        answers = await asyncio.sleep(step.seconds, [])
+                except Lost as lost:
+                    step = protocol.throw(lost)
+                else:
+                    step = protocol.send(answers)
+        except StopIteration as done:
+            results: list[Any] = done.value
+            return results
+
+    @staticmethod
+    async def _wire(pool: AioPool, server: Server, wire: Wire, deadline: float) -> list[Any]:
+        if wire.fresh:
+            await pool.drop_free()
+        link = await pool.take(deadline)
+        try:
+            commands = wire.commands(server, deadline)
+            if server.clock_is_old(time.monotonic()):
+                time_reply, *answers = await link.exchange([("TIME",), *commands], deadline)
+                server.learn_time(time_reply, time.monotonic())
+                await pool.trim()
+            else:
+                answers = await link.exchange(commands, deadline)
+        except BaseException:
+            # Whatever escaped, a reply may be outstanding: this connection must never serve another Call.
+            await pool.drop(link)
+            raise
+        pool.give(link)
+        return answers
+
+    @staticmethod
+    async def _invoke(step: Invoke[Any]) -> Any:
+        try:
+            value = step.fn(*step.args, **step.kwargs)
+            return await value if hasattr(value, "__await__") else value
+        except (StopIteration, StopAsyncIteration) as stop:
+            raise Carried(stop) from None
+
+    async def _share(self, step: Share[T]) -> T:
+        shared = self._here().shared
+        while True:
+            task = shared.get(step.key)
+            if task is None:
+                task = shared[step.key] = asyncio.create_task(self._drive(step.flow()))
+                task.add_done_callback(lambda done: self._end_share(shared, step.key, done))
+            try:
+                # Shielded: who is cancelled leaves, and the computation goes on for the others.
+                value: T = await asyncio.shield(task)
+                return value
+            except BaseException as error:
+                mine = not task.done() or task.cancelled() or not isinstance(error, self.personal)
+                if mine:
+                    raise
+
+    @staticmethod
+    def _end_share(shared: dict[Hashable, asyncio.Task[Any]], key: Hashable, task: asyncio.Task[Any]) -> None:
+        if shared.get(key) is task:
+            del shared[key]
+        if not task.cancelled():
+            task.exception()  # seen by those who joined; if all of them left, asyncio need not complain

@@ -1,0 +1,161 @@
+"""How Calls are brought to their results: what may be sent again, what must not, and when to give up.
+
+A generator, so that the sync and the async runner share it: it yields what to do (`Wire`: one write, one read;
+`Pause`), and gets the replies sent in, or `Lost` thrown in.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NoReturn
+
+import redis
+from redis import exceptions as replies
+
+from workerkit.core.call import Call, Word
+from workerkit.errors import OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
+from workerkit.io.link import Lost
+from workerkit.io.server import Server
+
+FIRST_PAUSE = 0.002
+LONGEST_PAUSE = 0.1
+# Answers that prove that nothing was executed, and that pass: failover, start-up, a long script, a slot on the move.
+_NOT_YET = (
+    replies.BusyLoadingError,
+    replies.ReadOnlyError,
+    replies.ClusterDownError,
+    replies.MasterDownError,
+    replies.TryAgainError,
+)
+
+
+class Wire:
+    """One write and one read: `commands` on one connection; `fresh` asks for a new one."""
+
+    __slots__ = ("calls", "fresh", "whole")
+
+    def __init__(self, calls: Sequence[Call[Any]], whole: Sequence[bool], *, fresh: bool) -> None:
+        self.calls = calls
+        self.whole = whole
+        self.fresh = fresh
+
+    def commands(self, server: Server, deadline: float) -> Iterable[tuple[Word, ...]]:
+        not_after = server.clock.at(deadline)
+        return [call.words(not_after, whole=whole) for call, whole in zip(self.calls, self.whole, strict=True)]
+
+
+class Pause:
+    """Wait before the next attempt."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+Attempts = Generator[Wire | Pause, Any, list[Any]]
+
+
+def attempts(calls: Sequence[Call[Any]], server: Server, deadline: float) -> Attempts:
+    """Bring `calls` to their results by `deadline` (monotonic seconds); answers the parsed results.
+
+    Raises StoreUnavailable, StoreRefused or OutcomeUnknown; with several calls the first error, after all were read.
+    """
+    server.admit(time.monotonic())
+    done: list[Any] = [None] * len(calls)
+    todo = list(range(len(calls)))
+    whole = [False] * len(calls)
+    fresh = resent = False
+    pause = FIRST_PAUSE
+    while todo:
+        try:
+            answers = yield Wire([calls[i] for i in todo], [whole[i] for i in todo], fresh=fresh)
+        except Lost as lost:
+            server.failed(str(lost))
+            if not lost.sent:
+                raise _unavailable(calls[todo[0]], server, str(lost)) from None
+            if any(calls[i].once for i in todo):
+                raise _unknown(calls[todo[0]], server, str(lost)) from None
+            if resent or time.monotonic() >= deadline:
+                raise _unavailable(calls[todo[0]], server, str(lost)) from None
+            fresh = resent = True  # one more time on a new connection: the old one may have died while idle
+            continue
+        again: list[int] = []
+        wait = False
+        for i, answer in zip(todo, answers, strict=True):
+            done[i] = answer
+            if not isinstance(answer, Exception):
+                continue
+            if isinstance(answer, replies.NoScriptError):
+                whole[i] = True
+                again.append(i)
+            elif _is_late(answer, server):
+                again.append(i)
+            elif isinstance(answer, _NOT_YET) or str(answer).startswith("BUSY"):
+                again.append(i)
+                wait = True
+        todo = again
+        if todo and time.monotonic() + pause * wait >= deadline:
+            server.failed(str(done[todo[0]]))
+            raise _unavailable(calls[todo[0]], server, f"it answered only {done[todo[0]]}")
+        if wait:
+            yield Pause(pause * (0.5 + 0.5 * random.random()))  # noqa: S311 - jitter, not a secret
+            pause = min(pause * 2, LONGEST_PAUSE)
+        fresh = wait  # after a failover the name may lead to another server
+    server.succeeded()
+    return _parsed(calls, done, server)
+
+
+def _parsed(calls: Sequence[Call[Any]], answers: list[Any], server: Server) -> list[Any]:
+    for call, answer in zip(calls, answers, strict=True):
+        if isinstance(answer, Exception):
+            _refuse(call, server, answer)
+    return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
+
+
+def _is_late(answer: Exception, server: Server) -> bool:
+    """Whether a script refused to run after its deadline: then the server's clock was moved; learn it anew."""
+    text = str(answer)
+    if not text.startswith("LATE "):
+        return False
+    server.clock.learn(int(text[5:]), time.monotonic())
+    return True
+
+
+def _refuse(call: Call[Any], server: Server, answer: Exception) -> NoReturn:
+    if isinstance(answer, (redis.exceptions.MovedError, redis.exceptions.AskError)):
+        raise _noted(
+            StoreRefused(
+                f"{server.shown} is a node of a cluster, which is not supported yet; use a single server",
+                store=call.store,
+                call=call.name,
+            ),
+            call,
+        )
+    text = str(answer)
+    advice = " (its memory is full)" if text.startswith("OOM") or isinstance(answer, replies.OutOfMemoryError) else ""
+    raise _noted(
+        StoreRefused(f"{server.shown} refused {call.name}: {text}{advice}", store=call.store, call=call.name), call
+    )
+
+
+def _unavailable(call: Call[Any], server: Server, reason: str) -> StoreError:
+    error = StoreUnavailable(f"{server.shown} cannot be reached: {reason}", store=call.store, call=call.name)
+    return _noted(error, call)
+
+
+def _unknown(call: Call[Any], server: Server, reason: str) -> StoreError:
+    error = OutcomeUnknown(
+        f"{server.shown} did not answer {call.name}, which may have been executed: {reason}",
+        store=call.store,
+        call=call.name,
+    )
+    return _noted(error, call)
+
+
+def _noted(error: StoreError, call: Call[Any]) -> StoreError:
+    # A traceback out of a runner shows no frame of the policy that built the Call.
+    error.add_note(f"in {call!r}")
+    return error

@@ -1,0 +1,214 @@
+"""The sync runner: executes Calls and drives Flows on the calling thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import warnings
+from collections.abc import Hashable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from workerkit.core.call import Call
+from workerkit.core.flow import Batch, Flow, Invoke, Share, Sleep, Step
+from workerkit.io.attempts import Pause, Wire, attempts
+from workerkit.io.interrupts import SHIELD
+from workerkit.io.link import Lost
+from workerkit.io.pool import Pool
+from workerkit.io.server import Server
+
+T = TypeVar("T")
+
+
+class Carried(Exception):  # noqa: N818 - it is not an error, it carries one
+    """A StopIteration of the user's function: thrown into a generator as it is, it would become RuntimeError."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Runner:
+    """Runs Calls and Flows against the servers of one kit.
+
+    `personal` are errors that concern only the caller they hit (a soft time limit, a retry): those who share the
+    computation do not get them.
+    """
+
+    def __init__(self, servers: Mapping[str, Server], timeout: float) -> None:
+        by_server = {id(server): Pool(server) for server in servers.values()}
+        self._pools = {store: by_server[id(server)] for store, server in servers.items()}
+        self._servers = servers
+        self._timeout = timeout
+        self._shared: dict[tuple[int, Hashable], _Shared] = {}
+        self._lock = threading.Lock()
+        self._warned = False
+        self.personal: tuple[type[BaseException], ...] = ()
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        return self._pools
+
+    def call(self, call: Call[T], timeout: float | None = None) -> T:
+        """Execute one Call within `timeout` seconds (the kit's by default).
+
+        Raises StoreUnavailable (not executed), OutcomeUnknown (perhaps executed) or StoreRefused (an error reply).
+        """
+        result: T = self._execute((call,), timeout)[0]
+        return result
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a Flow to its end. Its cleanup runs whatever happens: errors and interrupts are thrown into it."""
+        before = SHIELD.enter()
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = self._step(step)
+                except BaseException as error:  # noqa: BLE001 - thrown into the flow, which decides
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+        except Carried as carried:
+            raise carried.error from None
+        finally:
+            SHIELD.leave(before)
+
+    def close(self) -> None:
+        """Close the free connections."""
+        for pool in set(self._pools.values()):
+            pool.close()
+
+    def _step(self, step: Step) -> Any:
+        if isinstance(step, Call):
+            return self._execute((step,))[0]
+        if isinstance(step, Invoke):
+            return self._invoke(step)
+        if isinstance(step, Batch):
+            return self._execute(step.calls) if step.calls else []
+        if isinstance(step, Sleep):
+            return self._sleep(step.seconds)
+        return self._share(step)
+
+    def _execute(self, calls: tuple[Call[Any], ...], timeout: float | None = None) -> list[Any]:
+        if not self._warned and asyncio._get_running_loop() is not None:
+            self._warn()
+        store = calls[0].store
+        pool, server = self._pools[store], self._servers[store]
+        deadline = time.monotonic() + (timeout or self._timeout)
+        before = SHIELD.enter()
+        try:
+            protocol = attempts(calls, server, deadline)
+            step = next(protocol)
+            while True:
+                try:
+                    answers = self._wire(pool, server, step, deadline) if isinstance(step, Wire) else self._pause(step)
+                except Lost as lost:
+                    step = protocol.throw(lost)
+                else:
+                    step = protocol.send(answers)
+        except StopIteration as done:
+            results: list[Any] = done.value
+            return results
+        finally:
+            SHIELD.leave(before)
+
+    @staticmethod
+    def _wire(pool: Pool, server: Server, wire: Wire, deadline: float) -> list[Any]:
+        if wire.fresh:
+            pool.drop_free()
+        link = pool.take(deadline)
+        try:
+            now = time.monotonic()
+            commands = wire.commands(server, deadline)
+            if server.clock_is_old(now):
+                time_reply, *answers = link.exchange([("TIME",), *commands], deadline)
+                server.learn_time(time_reply, time.monotonic())
+            else:
+                answers = link.exchange(commands, deadline)
+        except BaseException:
+            # Whatever escaped, a reply may be outstanding: this connection must never serve another Call.
+            pool.drop(link)
+            raise
+        pool.give(link)
+        return answers
+
+    @staticmethod
+    def _pause(pause: Pause) -> None:
+        time.sleep(pause.seconds)
+
+    @staticmethod
+    def _sleep(seconds: float) -> None:
+        before = SHIELD.lower()
+        try:
+            time.sleep(seconds)
+        finally:
+            SHIELD.restore(before)
+
+    @staticmethod
+    def _invoke(step: Invoke[T]) -> T:
+        before = SHIELD.lower()
+        try:
+            return step.fn(*step.args, **step.kwargs)
+        except StopIteration as stop:
+            raise Carried(stop) from None
+        finally:
+            SHIELD.restore(before)
+
+    def _share(self, step: Share[T]) -> T:
+        key = (os.getpid(), step.key)
+        while True:
+            with self._lock:
+                shared = self._shared.get(key)
+                mine = shared is None
+                if shared is None:
+                    shared = self._shared[key] = _Shared()
+            if mine:
+                return self._lead(key, shared, step)
+            if shared.thread == threading.get_ident():
+                return self.run(step.flow())  # it asks for itself while computing: waiting would never end
+            before = SHIELD.lower()
+            try:
+                answer: T = shared.future.result()
+                return answer
+            except BaseException as error:
+                if not shared.again or error is not shared.future.exception():
+                    raise
+            finally:
+                SHIELD.restore(before)
+
+    def _lead(self, key: tuple[int, Hashable], shared: _Shared, step: Share[T]) -> T:
+        try:
+            value = self.run(step.flow())
+        except BaseException as error:
+            shared.again = not isinstance(error, Exception) or isinstance(error, self.personal)
+            self._shared.pop(key, None)
+            shared.future.set_exception(error)
+            raise
+        self._shared.pop(key, None)
+        shared.future.set_result(value)
+        return value
+
+    def _warn(self) -> None:
+        self._warned = True
+        warnings.warn(
+            "workerkit: a sync call inside a running event loop blocks it; put .aio before the verb and await it",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+
+
+class _Shared:
+    """A computation that others of this process may join; `again` tells them to go round once more."""
+
+    __slots__ = ("again", "future", "thread")
+
+    def __init__(self) -> None:
+        self.future: Future[Any] = Future()
+        self.thread = threading.get_ident()
+        self.again = False

@@ -1,0 +1,136 @@
+"""One Redis server as this process knows it: where it is, whether it answers, what time it has, whether it evicts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis
+
+from workerkit.core.breaker import Breaker
+from workerkit.core.call import Word
+from workerkit.core.clock import ServerClock
+from workerkit.core.events import GuardWarning, Hooks, StoreDown, StoreUp
+from workerkit.errors import GuardEvicts, StoreRefused, StoreUnavailable
+from workerkit.io.address import Address
+from workerkit.io.link import Lost, greeting
+
+CLOCK_AGE = 30.0  # seconds after which the server is asked for its time again, in the same write as the next Call
+Eviction = Literal["refuse", "warn"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """`minimum` connections are kept when idle, `maximum` is never passed; `wait` seconds for a free one, `idle`
+    seconds until one above the minimum is closed."""
+
+    minimum: int = 10
+    maximum: int = 50
+    wait: float = 1.0
+    idle: float = 60.0
+
+
+class Server:
+    """What the sync and the async side of one process share about a server; no I/O of its own."""
+
+    def __init__(
+        self,
+        role: str,
+        address: Address,
+        *,
+        options: PoolOptions,
+        hooks: Hooks,
+        breaker_failures: int = 3,
+        guards: bool = False,
+        eviction: Eviction = "refuse",
+    ) -> None:
+        self.role = role
+        self.address = address
+        self.options = options
+        self.hooks = hooks
+        self.breaker = Breaker(breaker_failures)
+        self.clock = ServerClock()
+        self._guards = guards
+        self._eviction = eviction
+        self._judged = False
+
+    def greeting(self) -> list[tuple[Word, ...]]:
+        name = f"workerkit:{self.role}:{escape_name(socket.gethostname())}:{os.getpid()}"
+        return greeting(self.address, name, inspect=self._guards)
+
+    def greeted(self, replies: list[Any], received: float) -> None:
+        """Judge the replies of a handshake that ended at `received` (monotonic seconds).
+
+        Raises StoreRefused for a login or database that will not do, GuardEvicts for a guard store that may forget.
+        """
+        memory = replies.pop() if self._guards else None
+        for reply in replies:
+            if isinstance(reply, redis.exceptions.BusyLoadingError):
+                raise Lost("it is still loading its data", sent=False)
+            if isinstance(reply, redis.RedisError):
+                raise StoreRefused(f"{self.shown} refused the connection: {self._said(reply)}", store=self.role)
+        self.learn_time(replies[-1], received)
+        if memory is not None:
+            self._judge_eviction(memory)
+
+    def _said(self, reply: Exception) -> str:
+        if isinstance(reply, redis.AuthenticationError):
+            return f"wrong or missing user or password; write them into workerkit_{self.setting} ({reply})"
+        return str(reply)
+
+    @property
+    def setting(self) -> str:
+        return "guard_url" if self.role == "guard" else "redis_url"
+
+    @property
+    def shown(self) -> str:
+        return self.address.shown
+
+    def learn_time(self, reply: Any, received: float) -> None:
+        self.clock.learn(int(reply[0]) * 1_000_000 + int(reply[1]), received)
+
+    def clock_is_old(self, now: float) -> bool:
+        return now - self.clock.learned > CLOCK_AGE
+
+    def _judge_eviction(self, memory: Any) -> None:
+        if isinstance(memory, Exception):
+            self._warn(f"{self.shown} does not say whether it evicts keys ({memory}); allow +info to its user")
+            return
+        text = memory if isinstance(memory, str) else bytes(memory).decode()
+        found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        policy = found.get("maxmemory_policy", "noeviction")
+        if policy == "noeviction" or found.get("maxmemory") == "0":
+            return
+        message = (
+            f"{self.shown} holds limits, leases and job records, but evicts keys (maxmemory-policy {policy}): set it to "
+            "noeviction, point workerkit_guard_url to a server that is, or accept it with workerkit_guard_eviction='warn'"
+        )
+        if self._eviction == "refuse":
+            raise GuardEvicts(message, store=self.role, policy=policy)
+        self._warn(message)
+
+    def _warn(self, message: str) -> None:
+        if not self._judged:
+            self._judged = True
+            self.hooks.emit(GuardWarning(message))
+
+    def admit(self, now: float) -> None:
+        """Raise StoreUnavailable at once while the breaker is open."""
+        if not self.breaker.admits(now):
+            raise StoreUnavailable(f"{self.shown} is down; it is tried again within a second", store=self.role)
+
+    def succeeded(self) -> None:
+        if self.breaker.failures and self.breaker.succeeded():
+            self.hooks.emit(StoreUp(self.role))
+
+    def failed(self, reason: str) -> None:
+        if self.breaker.failed(time.monotonic()):
+            self.hooks.emit(StoreDown(self.role, reason))
+
+
+def escape_name(text: str) -> str:
+    """A client name may hold no space or newline."""
+    return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in text)

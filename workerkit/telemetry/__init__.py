@@ -1,0 +1,1 @@
+"""Adapters that turn events into log lines and metrics."""

@@ -1,0 +1,1 @@
+"""Throttling: limits and the waitlist put together."""
