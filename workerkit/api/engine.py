@@ -1,0 +1,94 @@
+"""What a kit's handles work with: settings, servers and runners, each made when first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cached_property
+
+from workerkit.api.host import Host, NoHost
+from workerkit.api.settings import Settings
+from workerkit.core.events import Hooks
+from workerkit.core.keys import Keys
+from workerkit.io.address import parse_address
+from workerkit.io.aiorunner import AioRunner
+from workerkit.io.runner import Runner
+from workerkit.io.server import PoolOptions, Server
+from workerkit.io.ticker import AioTicker, Ticker
+
+
+class Engine:
+    """One kit's machinery. Nothing is read or opened before the first use, so that an app may be configured late."""
+
+    def __init__(self, load: Callable[[], Settings], hooks: Hooks) -> None:
+        self._load = load
+        self.hooks = hooks
+        self.ticker = Ticker(hooks)
+        self.aio_ticker = AioTicker(hooks)
+        self.host: Host = NoHost()
+        # Errors that are one caller's own business; the Celery floor adds its own.
+        self.personal: tuple[type[BaseException], ...] = (asyncio.CancelledError,)
+
+    @cached_property
+    def settings(self) -> Settings:
+        return self._load()
+
+    @cached_property
+    def servers(self) -> dict[str, Server]:
+        settings = self.settings
+        if settings.guard_url is None or settings.guard_url == settings.redis_url:
+            both = self._server("redis", settings.redis_url, "workerkit_redis_url", guards=True)
+            return {"cache": both, "guard": both}
+        return {
+            "cache": self._server("cache", settings.redis_url, "workerkit_redis_url", guards=False),
+            "guard": self._server("guard", settings.guard_url, "workerkit_guard_url", guards=True),
+        }
+
+    def _server(self, role: str, url: str, what: str, *, guards: bool) -> Server:
+        settings = self.settings
+        if url.startswith("embedded://"):
+            from workerkit.io.embedded import resolve
+
+            server = resolve(url)
+            server.start()
+            url = server.url
+        return Server(
+            role,
+            parse_address(url, what=what),
+            options=PoolOptions(settings.pool_min, settings.pool_max, settings.pool_timeout),
+            hooks=self.hooks,
+            breaker_failures=settings.breaker_failures,
+            guards=guards,
+            eviction=settings.guard_eviction,
+        )
+
+    @cached_property
+    def runner(self) -> Runner:
+        runner = Runner(self.servers, self.settings.timeout)
+        runner.personal = self.personal
+        return runner
+
+    @cached_property
+    def aio_runner(self) -> AioRunner:
+        runner = AioRunner(self.servers, self.settings.timeout)
+        runner.personal = self.personal
+        return runner
+
+    def keys(self, kind: str) -> Keys:
+        """The maker of this kit's keys of one kind."""
+        return Keys(self.settings.namespace, kind)
+
+    @cached_property
+    def secret(self) -> bytes | None:
+        secret = self.settings.secret
+        return secret.get_secret_value().encode() if secret is not None else None
+
+    def close(self) -> None:
+        """Close the sync side's connections."""
+        if "runner" in self.__dict__:
+            self.runner.close()
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections."""
+        if "aio_runner" in self.__dict__:
+            await self.aio_runner.close()
