@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 
+from workerkit.api.flusher import Flusher
 from workerkit.api.host import Host, NoHost
 from workerkit.api.settings import Settings
 from workerkit.core.events import Hooks
 from workerkit.core.keys import Keys
+from workerkit.errors import StoreError
 from workerkit.io.address import parse_address
 from workerkit.io.aiorunner import AioRunner
 from workerkit.io.runner import Runner
@@ -25,6 +28,7 @@ class Engine:
         self.hooks = hooks
         self.ticker = Ticker(hooks)
         self.aio_ticker = AioTicker(hooks)
+        self.flusher = Flusher(self)
         self.host: Host = NoHost()
         # Errors that are one caller's own business; the Celery floor adds its own.
         self.personal: tuple[type[BaseException], ...] = (asyncio.CancelledError,)
@@ -84,11 +88,16 @@ class Engine:
         return secret.get_secret_value().encode() if secret is not None else None
 
     def close(self) -> None:
-        """Close the sync side's connections."""
+        """Send the last counts and close the sync side's connections."""
         if "runner" in self.__dict__:
+            with contextlib.suppress(StoreError):
+                self.flusher.flush()
             self.runner.close()
 
     async def aclose(self) -> None:
-        """Close the running loop's connections."""
+        """Send the last counts and close the running loop's connections."""
         if "aio_runner" in self.__dict__:
+            with contextlib.suppress(StoreError):
+                await self.flusher.aio_flush()
+            self.aio_ticker.close()
             await self.aio_runner.close()

@@ -90,6 +90,11 @@ class AioTicker:
         task.add_done_callback(self._tasks.discard)
         return AioBeat(task)
 
+    def close(self) -> None:
+        """End all of them."""
+        for task in self._tasks:
+            task.cancel()
+
     async def _run(self, interval: float, what: str, act: Callable[[], Awaitable[object]]) -> None:
         while True:
             await asyncio.sleep(interval)

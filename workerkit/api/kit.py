@@ -1,0 +1,269 @@
+"""`WorkerKit`: the one object a project makes; everything else hangs on it."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from workerkit.api.cache import Cache
+from workerkit.api.engine import Engine
+from workerkit.api.job import JobDecorator, job
+from workerkit.api.jobs import Jobs
+from workerkit.api.limiter import Limiter
+from workerkit.api.memoize import Memo, Memoize, Memoized, Options, memoize
+from workerkit.api.settings import Settings, load
+from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
+from workerkit.api.throttle import Throttle, throttle
+from workerkit.api.warmup import Warmup, Warmups
+from workerkit.core.call import Call, as_is
+from workerkit.core.durations import Duration
+from workerkit.core.events import Hook, Hooks
+from workerkit.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from typing import ParamSpec
+
+    from celery import Celery
+    from pydantic import BaseModel
+
+    P = ParamSpec("P")
+    S = TypeVar("S", bound=BaseModel)
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+
+class WorkerKit:
+    """Caching, limits, job state and warming on one Redis, for one Celery app or none.
+
+    `WorkerKit(app)` reads `app.conf.workerkit_*` (and else `WORKERKIT_*`) at the first use, so the app may be configured
+    later; `WorkerKit(url=...)` needs no Celery. Further keyword arguments are settings. `hooks` get every event; without
+    any, events are logged by structlog. Nothing connects, and no thread starts, before the first use.
+    """
+
+    def __init__(
+        self,
+        app: Celery | None = None,
+        *,
+        url: str | None = None,
+        hooks: Iterable[Hook] | None = None,
+        **settings: Any,
+    ) -> None:
+        if url is not None:
+            settings["redis_url"] = url
+        self._given: Mapping[str, Any] = settings
+        self._app = app
+        self.engine = Engine(self._load, Hooks(*(_default_hooks() if hooks is None else hooks)))
+        self.warmups = Warmups(self.engine)
+        # By name: the API floor knows which adapter there is for an app, never what is in it.
+        self._glue = importlib.import_module("workerkit.celery.glue").Glue(self, app) if app is not None else None
+
+    def _load(self) -> Settings:
+        found = dict(self._glue.settings()) if self._glue is not None else {}
+        return load({**found, **self._given})
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as checked. Raises DefinitionError for those that will not do."""
+        return self.engine.settings
+
+    @cached_property
+    def cache(self) -> Cache:
+        """Plain values with a TTL."""
+        return Cache(self.engine)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Job records, from anywhere."""
+        return Jobs(self.engine)
+
+    @cached_property
+    def aio(self) -> AioKit:
+        """The kit's own verbs as coroutines."""
+        return AioKit(self)
+
+    def memoize(
+        self,
+        ttl: Duration | Callable[[Any], Duration | None],
+        *,
+        stale: Duration | None = None,
+        key: str | Callable[..., object] | None = None,
+        ignore: Iterable[str] = (),
+        version: str | int = "",
+        lease: Duration | None = None,
+        wait: Duration | None = None,
+    ) -> Memoize:
+        """Keep a function's results, and compute each once for all processes.
+
+        `ttl` is how long a result is fresh: seconds, text such as "10m", or a function of the result (None: keep not this
+        one). For `stale` longer it is served while one caller computes anew. `key` is a template or function of the
+        arguments that says which results are the same; `ignore` names arguments that make no difference; another
+        `version` forgets all. A leader's `lease` is renewed while it computes; others wait for it at most `wait`, then
+        compute themselves. When Redis is down calls compute, once a process.
+
+        Raises DefinitionError for an option that will not do.
+        """
+        return memoize(self.engine, Options(ttl, stale, key, ignore, version, lease, wait))
+
+    def limiter(
+        self,
+        name: str,
+        *rates: str,
+        concurrency: int | None = None,
+        margin: Duration | None = None,
+        lease: Duration = 10.0,
+        when_down: Literal["closed", "open"] = "closed",
+    ) -> Limiter:
+        """A limit shared by all processes, such as `kit.limiter("stripe", "100/s", "5000/h", concurrency=20)`.
+
+        Never more than N in any T for each rate N/T, and never more than `concurrency` slots at once, decided in one
+        atomic step. `margin` is added to every T to cover the spread of delays on the way to the called API. A slot's
+        `lease` is renewed while it is held. When Redis is down, `when_down` decides: "closed" raises StoreUnavailable,
+        "open" admits.
+
+        Raises DefinitionError for a rate or option that will not do.
+        """
+        return Limiter(
+            self.engine, name, *rates, concurrency=concurrency, margin=margin, lease=lease, when_down=when_down
+        )
+
+    def throttle(
+        self, limiter: Limiter, *, key: str | Callable[..., object] = "", cost: int = 1, wait: Duration | None = None
+    ) -> Throttle:
+        """Admit each execution by `limiter`; a task over the limit is parked and comes back by itself, no retry burned.
+
+        `key` is a template or function of the arguments. Outside a task the call waits at most `wait` for its turn, then
+        raises RateLimited. Needs `acks_late` and `reject_on_worker_lost`, which the kit sets.
+
+        Raises DefinitionError for a template that names no argument, or a wrong order of decorators.
+        """
+        return throttle(self.engine, limiter, key=key, cost=cost, wait=wait)
+
+    def job(
+        self,
+        model: type[S],
+        *,
+        ttl: Duration = "1d",
+        max_age: Duration = "30d",
+        keep: Duration | None = None,
+        owner: str | Callable[..., object] | None = None,
+        tags: Iterable[str] = (),
+    ) -> JobDecorator[S]:
+        """Give a function a typed, fenced, resumable record of its run, as its first parameter `job`.
+
+        The record of a task is its id's, across retries and redeliveries; it lives `ttl` after its last write, `max_age`
+        at most, and `keep` after its end.
+        """
+        return job(self.engine, model, ttl=ttl, max_age=max_age, keep=keep, owner=owner, tags=tags)
+
+    def warmup(
+        self,
+        fn: Memoized[Any, Any, Any] | MemoTask[Any, Any, Any],
+        *,
+        every: Duration,
+        args: Iterable[Any] | Callable[[], Iterable[Any]],
+        before: Duration | None = None,
+        name: str | None = None,
+    ) -> Warmup:
+        """Refresh `fn` for each of `args` (tuples of arguments, or a callable answering them), every `every`.
+
+        A tick runs once, however many beats tick. What stays fresh for longer than `before` (default: `every`) is left
+        alone, so that no caller ever pays for it.
+        """
+        return self.warmups.add(fn, every=every, args=args, before=before, name=name)
+
+    @overload
+    def task(self, fn: Memoized[P, Any, V]) -> MemoTask[P, V, V]: ...
+    @overload
+    def task(self, fn: Callable[P, R]) -> KitTask[P, R]: ...
+    @overload
+    def task(self, *, bind: Literal[True], **options: Any) -> BoundTasks: ...
+    @overload
+    def task(self, **options: Any) -> Tasks: ...
+    def task(self, fn: Any = None, **options: Any) -> Any:
+        """`app.task` with exact types; a coroutine function runs on one event loop a process. Takes Celery's options."""
+        if self._glue is None:
+            raise DefinitionError("kit.task needs a Celery app: write kit = WorkerKit(app)")
+        glue = self._glue
+        return glue.task(fn, options) if fn is not None else lambda function: glue.task(function, options)
+
+    def memo(self, task: Any) -> Memo[Any, Any]:
+        """The memo handle of a task made with `@app.task` or `@shared_task`.
+
+        Raises DefinitionError when its function is not memoized.
+        """
+        found = getattr(getattr(task, "run", task), "memo", None)
+        if not isinstance(found, Memo):
+            raise DefinitionError(f"{getattr(task, 'name', task)!s} is not memoized; put @kit.memoize(...) under its task decorator")
+        return found
+
+    def ping(self) -> float:
+        """Seconds that a round trip to the cache store takes. Raises StoreError when there is none."""
+        began = time.monotonic()
+        self.engine.runner.call(_PING)
+        return time.monotonic() - began
+
+    def open(self) -> Self:
+        """Connect now: `pool_min` connections. Raises StoreError when Redis cannot be used."""
+        for pool in set(self.engine.runner.pools.values()):
+            pool.fill(time.monotonic() + self.settings.timeout)
+        return self
+
+    def close(self) -> None:
+        """Send the last counts, close the connections, end an embedded server. The kit may be used again."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self.aio.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        await self.aio.close()
+
+
+class AioKit:
+    """`kit.aio`: the kit's own verbs, awaited."""
+
+    def __init__(self, kit: WorkerKit) -> None:
+        self._kit = kit
+
+    async def ping(self) -> float:
+        """As `WorkerKit.ping`."""
+        began = time.monotonic()
+        await self._kit.engine.aio_runner.call(_PING)
+        return time.monotonic() - began
+
+    async def open(self) -> WorkerKit:
+        """As `WorkerKit.open`."""
+        for pool in set(self._kit.engine.aio_runner.pools.values()):
+            await pool.fill(time.monotonic() + self._kit.settings.timeout)
+        return self._kit
+
+    async def close(self) -> None:
+        """As `WorkerKit.close`, for the running loop."""
+        await self._kit.engine.aclose()
+
+
+def _default_hooks() -> tuple[Hook, ...]:
+    def log(event: Any) -> None:
+        # Imported with the first event: structlog is not free.
+        from workerkit.telemetry.logs import log as write
+
+        write(event)
+
+    return (log,)
+
+
+_PING = Call("ping", "cache", as_is, args=("PING",))

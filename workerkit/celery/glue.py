@@ -1,0 +1,72 @@
+"""Ties a kit to a Celery app: settings, tasks, the host, the pump, beat's entry and the ends of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery, signals
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+
+from workerkit.celery.beat import WARM_TASK, install_schedule
+from workerkit.celery.checks import check_app, with_needed
+from workerkit.celery.host import CeleryHost
+from workerkit.celery.loop import Loops
+from workerkit.celery.pump import pump_step
+
+if TYPE_CHECKING:
+    from workerkit.api.kit import WorkerKit
+
+PREFIX = "workerkit_"
+
+
+class Glue:
+    """One kit on one app."""
+
+    def __init__(self, kit: WorkerKit, app: Celery) -> None:
+        self._kit = kit
+        self._app = app
+        self._loops = Loops()
+        engine = kit.engine
+        engine.host = CeleryHost()
+        engine.personal += (Retry, Ignore, Reject, SoftTimeLimitExceeded)
+        self._equip_tasks()
+        app.steps["worker"].add(pump_step(app, engine))
+        app.on_after_finalize.connect(self._finalized, weak=False)
+        # Children of a prefork pool end without running atexit handlers.
+        signals.worker_process_shutdown.connect(self._ended, weak=False)
+        signals.worker_shutdown.connect(self._ended, weak=False)
+
+    def settings(self) -> Mapping[str, Any]:
+        """The app's `workerkit_*` settings, without the prefix."""
+        conf = self._app.conf
+        return {name.removeprefix(PREFIX): conf[name] for name in list(conf) if name.startswith(PREFIX)}
+
+    def task(self, fn: Callable[..., Any], options: dict[str, Any]) -> Any:
+        """`app.task`, with what the kit's decorators on `fn` need."""
+        options = with_needed(fn, dict(options))
+        return self._app.task(**options)(self._loops.wrapped(fn))
+
+    def _equip_tasks(self) -> None:
+        base = self._app.Task
+        if not hasattr(base, "memo"):
+            base.memo = property(_memo)
+        base.Request = "workerkit.celery.request:TicketRequest"
+
+    def _finalized(self, sender: Any, **_: Any) -> None:
+        check_app(self._app)
+        warm = self._kit.warmups
+        self._app.task(name=WARM_TASK, ignore_result=True, acks_late=True)(warm.run_tick)
+        warm.changed = lambda: install_schedule(self._app, warm)
+        warm.changed()
+
+    def _ended(self, **_: Any) -> None:
+        self._kit.close()
+
+
+def _memo(task: Any) -> Any:
+    found = getattr(task.run, "memo", None)
+    if found is None:
+        raise AttributeError(f"{task.name} is not memoized; put @kit.memoize(...) under its task decorator")
+    return found
+

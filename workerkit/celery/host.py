@@ -1,0 +1,86 @@
+"""Celery's answers to what a kit asks of its host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from celery import Task
+from celery._state import get_current_task
+from celery.exceptions import Ignore
+
+from workerkit.api.host import Running
+from workerkit.celery.request import MESSAGE
+from workerkit.waitlist.ticket import Ticket
+
+THROTTLED = "THROTTLED"
+
+
+class Current(NamedTuple):
+    """An execution: the task and its request. Celery keeps both per thread; a coroutine runs on the loop's."""
+
+    task: Any
+    request: Any
+
+
+AWAITED: ContextVar[Current | None] = ContextVar("workerkit_current", default=None)
+
+
+def current() -> Current | None:
+    """The execution on this thread, or the one that awaits this coroutine; None where a task was merely called."""
+    awaited = AWAITED.get()
+    if awaited is not None:
+        return awaited
+    task = get_current_task()
+    if task is None:
+        return None
+    request = task.request
+    return None if request.id is None or request.called_directly else Current(task, request)
+
+
+class CeleryHost:
+    """What the current Celery task is, and how an execution ends without a result."""
+
+    def running(self) -> Running | None:
+        now = current()
+        return now and Running(id=now.request.id, task=now.task.name, root_id=now.request.root_id)
+
+    def runs(self, wrapper: Callable[..., Any]) -> bool:
+        now = current()
+        step = now and now.task.run
+        while step is not None:
+            if step is wrapper:
+                return True
+            step = getattr(step, "__func__", None) or getattr(step, "__wrapped__", None)
+        return False
+
+    def ticket(self) -> Ticket | None:
+        now = current()
+        return now and getattr(now.request, MESSAGE, None)
+
+    def entered(self) -> bool:
+        now = current()
+        if now is None:
+            return True
+        before: bool = getattr(now.request, "workerkit_entered", False)
+        now.request.workerkit_entered = True
+        return before
+
+    def throttled(self, wait: float) -> None:
+        now = current()
+        if now is not None and not now.task.ignore_result:
+            now.task.backend.store_result(now.request.id, {"retry_after": wait}, THROTTLED, request=now.request)
+
+    def parked(self) -> BaseException:
+        return Ignore()
+
+    def is_task(self, thing: object) -> bool:
+        return isinstance(thing, Task)
+
+    def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
+        now = current()
+        if cancelled and now is not None and not now.task.ignore_result:
+            # Whoever waits for the result must not wait for ever, and Ignore writes no state.
+            now.task.backend.mark_as_revoked(now.request.id, str(reason), request=now.request)
+        return Ignore()

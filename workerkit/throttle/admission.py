@@ -1,0 +1,62 @@
+"""Admission of a throttled task: decided by the limiter at each execution, never on the strength of an old turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from workerkit.core.flow import Flow, Sleep
+from workerkit.core.rates import Rate
+from workerkit.errors import OutcomeUnknown
+from workerkit.limits.decision import Decision
+from workerkit.waitlist.ticket import Ticket
+from workerkit.waitlist.waitlist import Waitlist
+
+MARGIN = 0.0005  # seconds added to a sleep, so that it does not end just before the turn
+DEFAULT_INTERVAL_US = 10_000  # where only concurrency is limited nobody knows when a slot comes free
+
+
+class Turn(NamedTuple):
+    """Where a denied task queues: its virtual clock, and the microseconds between two turns there."""
+
+    clock: str
+    interval_us: int
+
+
+def interval_us(rates: Iterable[Rate], bound_by: str) -> int:
+    """Microseconds between two turns under the rate that refused; under the fastest when it was none of them."""
+    intervals = {str(rate): rate.period_us // rate.amount for rate in rates}
+    return intervals.get(bound_by) or min(intervals.values(), default=DEFAULT_INTERVAL_US)
+
+
+def enter(waitlist: Waitlist, ticket: Ticket) -> Flow[bool]:
+    """Whether this delivery goes on, or is a spent duplicate that must end without a trace."""
+    try:
+        return (yield from waitlist.enter(ticket))
+    except OutcomeUnknown:
+        return (yield from waitlist.enter(ticket))
+
+
+def admit(ask: Callable[[], Flow[Decision]], *, sleep_under: float) -> Flow[Decision]:
+    """Ask the limiter, and again after waits too short to be worth parking: together at most twice `sleep_under`."""
+    left = 2 * sleep_under
+    while True:
+        try:
+            decision = yield from ask()
+        except OutcomeUnknown:
+            # Perhaps charged, but not admitted: asking again costs at most that charge, going on could pass the limit.
+            decision = yield from ask()
+        wait = decision.retry_after
+        if decision.allowed or wait > sleep_under or wait > left:
+            return decision
+        left -= wait
+        yield from Sleep(wait + MARGIN)
+
+
+def park(waitlist: Waitlist, ticket: Ticket, turn: Turn, wait: float) -> Flow[int]:
+    """Park a denied task; its due time in server microseconds."""
+    call = waitlist.park(ticket, turn.clock, wait=wait, interval_us=turn.interval_us)
+    try:
+        return (yield from call)
+    except OutcomeUnknown:
+        return (yield from call)
