@@ -19,12 +19,12 @@ from workerkit.errors import CodecError, StoreError
 class Cache:
     """Values of JSON types under keys of your own. Keys become digests, so they may be any text.
 
-    When Redis is down `get` answers its default and `set` answers False; `delete` raises StoreError, because what should
-    be gone would come back.
+    When Redis is down `get` answers its default and `set` answers False; `delete` raises StoreError, because what
+    should be gone would come back.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._codec = Codec()
 
     @cached_property
@@ -33,18 +33,18 @@ class Cache:
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value under `key`, or `default` when there is none, it has expired, or it cannot be read."""
-        return self._engine.runner.run(self.getting(key, default))
+        return self.engine.runner.run(self.getting(key, default))
 
     def set(self, key: str, value: Any, *, ttl: Duration) -> bool:
         """Store `value` for `ttl` (seconds, or text such as "10m"); whether it was stored.
 
         Raises CodecError for a value that JSON cannot hold or that passes `workerkit_max_bytes`.
         """
-        return self._engine.runner.run(self.setting(key, value, ttl))
+        return self.engine.runner.run(self.setting(key, value, ttl))
 
     def delete(self, key: str) -> bool:
         """Forget the value under `key`; whether there was one. Raises StoreError when Redis cannot be used."""
-        return self._engine.runner.call(self.deleting(key))
+        return self.engine.runner.call(self.deleting(key))
 
     def getting(self, key: str, default: Any) -> Flow[Any]:
         try:
@@ -53,7 +53,7 @@ class Cache:
             self._trouble(str(error))
             return default
         if found.envelope is None:
-            if found.seen:
+            if found.there:
                 self._trouble("an entry could not be read")
             return default
         try:
@@ -81,16 +81,16 @@ class Cache:
 
     @cached_property
     def _entries(self) -> Entries:
-        settings = self._engine.settings
-        return Entries(secret=self._engine.secret, max_bytes=settings.max_bytes, lease_ms=1)
+        settings = self.engine.settings
+        return Entries(secret=self.engine.secret, max_bytes=settings.max_bytes, lease_ms=1)
 
     def _key(self, key: str) -> EntryKey:
-        part = digest(key.encode("utf-8", "surrogatepass"), self._engine.secret)
-        keys = self._engine.keys("c")
+        part = digest(key.encode("utf-8", "surrogatepass"), self.engine.secret)
+        keys = self.engine.keys("c")
         return EntryKey(keys.key("plain", part, "v"), keys.key("plain", part, "l"))
 
     def _trouble(self, reason: str) -> None:
-        self._engine.hooks.emit(CacheTrouble("kit.cache", reason))
+        self.engine.hooks.emit(CacheTrouble("kit.cache", reason))
 
 
 class AioCache:
@@ -101,15 +101,15 @@ class AioCache:
 
     async def get(self, key: str, default: Any = None) -> Any:
         """As `Cache.get`."""
-        return await self._cache._engine.aio_runner.run(self._cache.getting(key, default))
+        return await self._cache.engine.aio_runner.run(self._cache.getting(key, default))
 
     async def set(self, key: str, value: Any, *, ttl: Duration) -> bool:
         """As `Cache.set`."""
-        return await self._cache._engine.aio_runner.run(self._cache.setting(key, value, ttl))
+        return await self._cache.engine.aio_runner.run(self._cache.setting(key, value, ttl))
 
     async def delete(self, key: str) -> bool:
         """As `Cache.delete`."""
-        return await self._cache._engine.aio_runner.call(self._cache.deleting(key))
+        return await self._cache.engine.aio_runner.call(self._cache.deleting(key))
 
 
 def _microseconds(reply: Any) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from workerkit.api.flusher import Flusher
 from workerkit.api.host import Host, NoHost
@@ -19,6 +20,9 @@ from workerkit.io.runner import Runner
 from workerkit.io.server import PoolOptions, Server
 from workerkit.io.ticker import AioTicker, Ticker
 
+if TYPE_CHECKING:
+    from workerkit.io.embedded import EmbeddedServer
+
 
 class Engine:
     """One kit's machinery. Nothing is read or opened before the first use, so that an app may be configured late."""
@@ -29,6 +33,7 @@ class Engine:
         self.ticker = Ticker(hooks)
         self.aio_ticker = AioTicker(hooks)
         self.flusher = Flusher(self)
+        self._embedded: EmbeddedServer | None = None
         self.host: Host = NoHost()
         # Errors that are one caller's own business; the Celery floor adds its own.
         self.personal: tuple[type[BaseException], ...] = (asyncio.CancelledError,)
@@ -53,9 +58,8 @@ class Engine:
         if url.startswith("embedded://"):
             from workerkit.io.embedded import resolve
 
-            server = resolve(url)
-            server.start()
-            url = server.url
+            self._embedded = resolve(url).start()
+            url = self._embedded.url
         return Server(
             role,
             parse_address(url, what=what),
@@ -88,11 +92,16 @@ class Engine:
         return secret.get_secret_value().encode() if secret is not None else None
 
     def close(self) -> None:
-        """Send the last counts and close the sync side's connections."""
+        """Send the last counts, close the sync side's connections, end an embedded server that was started here."""
         if "runner" in self.__dict__:
             with contextlib.suppress(StoreError):
                 self.flusher.flush()
             self.runner.close()
+        if self._embedded is not None:
+            self._embedded.stop()
+            self._embedded = None
+            for name in ("servers", "runner", "aio_runner"):  # they lead to it; the next use starts anew
+                self.__dict__.pop(name, None)
 
     async def aclose(self) -> None:
         """Send the last counts and close the running loop's connections."""

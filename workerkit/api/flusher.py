@@ -43,7 +43,7 @@ class Flusher:
             self._engine.aio_ticker.every(INTERVAL, "counts", self.aio_flush)
 
     def flush(self) -> None:
-        """Send what there is now. Counts that cannot be sent are lost: they are not worth holding a store that is down."""
+        """Send what there is now. Counts that cannot be sent are lost: nobody should wait for them."""
         self._engine.runner.run(self._flow())
 
     async def aio_flush(self) -> None:

@@ -15,22 +15,22 @@ Exit = Callable[[T, BaseException | None], Flow[Any]]
 
 
 class Plan(Generic[T]):
-    """How to hold: `enter` answers the held thing, `renew` (every `interval` seconds) keeps it, `exit` lets it go."""
+    """How to hold: `enter` answers the held thing, `renew` (every `interval` seconds) keeps it, `leave` lets it go."""
 
-    __slots__ = ("enter", "exit", "interval", "renew", "what")
+    __slots__ = ("enter", "interval", "leave", "renew", "what")
 
     def __init__(
         self,
         what: str,
         enter: Callable[[], Flow[T]],
-        exit: Exit[T],
+        leave: Exit[T],
         *,
         renew: Callable[[T], Call[Any]] | None = None,
         interval: float = 0.0,
     ) -> None:
         self.what = what
         self.enter = enter
-        self.exit = exit
+        self.leave = leave
         self.renew = renew
         self.interval = interval
 
@@ -54,7 +54,7 @@ class Held(Generic[T]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._beat:
             self._beat.stop()
-        self._engine.runner.run(self._plan.exit(self._value, error))
+        self._engine.runner.run(self._plan.leave(self._value, error))
 
 
 class AioHeld(Generic[T]):
@@ -80,4 +80,4 @@ class AioHeld(Generic[T]):
     ) -> None:
         if self._beat:
             self._beat.stop()
-        await self._engine.aio_runner.run(self._plan.exit(self._value, error))
+        await self._engine.aio_runner.run(self._plan.leave(self._value, error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
@@ -40,9 +40,9 @@ V = TypeVar("V")
 class WorkerKit:
     """Caching, limits, job state and warming on one Redis, for one Celery app or none.
 
-    `WorkerKit(app)` reads `app.conf.workerkit_*` (and else `WORKERKIT_*`) at the first use, so the app may be configured
-    later; `WorkerKit(url=...)` needs no Celery. Further keyword arguments are settings. `hooks` get every event; without
-    any, events are logged by structlog. Nothing connects, and no thread starts, before the first use.
+    `WorkerKit(app)` reads `app.conf.workerkit_*` (and else `WORKERKIT_*`) at the first use, so the app may be
+    configured later; `WorkerKit(url=...)` needs no Celery. Further keyword arguments are settings. `hooks` get every
+    event; without any, events are logged by structlog. Nothing connects, and no thread starts, before the first use.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class WorkerKit:
     ) -> Memoize:
         """Keep a function's results, and compute each once for all processes.
 
-        `ttl` is how long a result is fresh: seconds, text such as "10m", or a function of the result (None: keep not this
-        one). For `stale` longer it is served while one caller computes anew. `key` is a template or function of the
-        arguments that says which results are the same; `ignore` names arguments that make no difference; another
+        `ttl` is how long a result is fresh: seconds, text such as "10m", or a function of the result (None: keep not
+        this one). For `stale` longer it is served while one caller computes anew. `key` is a template or function of
+        the arguments that says which results are the same; `ignore` names arguments that make no difference; another
         `version` forgets all. A leader's `lease` is renewed while it computes; others wait for it at most `wait`, then
         compute themselves. When Redis is down calls compute, once a process.
 
@@ -136,8 +136,8 @@ class WorkerKit:
     ) -> Throttle:
         """Admit each execution by `limiter`; a task over the limit is parked and comes back by itself, no retry burned.
 
-        `key` is a template or function of the arguments. Outside a task the call waits at most `wait` for its turn, then
-        raises RateLimited. Needs `acks_late` and `reject_on_worker_lost`, which the kit sets.
+        `key` is a template or function of the arguments. Outside a task the call waits at most `wait` for its turn,
+        then raises RateLimited. Needs `acks_late` and `reject_on_worker_lost`, which the kit sets.
 
         Raises DefinitionError for a template that names no argument, or a wrong order of decorators.
         """
@@ -155,8 +155,8 @@ class WorkerKit:
     ) -> JobDecorator[S]:
         """Give a function a typed, fenced, resumable record of its run, as its first parameter `job`.
 
-        The record of a task is its id's, across retries and redeliveries; it lives `ttl` after its last write, `max_age`
-        at most, and `keep` after its end.
+        The record of a task is its id's, across retries and redeliveries; it lives `ttl` after its last write,
+        `max_age` at most, and `keep` after its end.
         """
         return job(self.engine, model, ttl=ttl, max_age=max_age, keep=keep, owner=owner, tags=tags)
 
@@ -179,13 +179,15 @@ class WorkerKit:
     @overload
     def task(self, fn: Memoized[P, Any, V]) -> MemoTask[P, V, V]: ...
     @overload
+    def task(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> KitTask[P, R]: ...
+    @overload
     def task(self, fn: Callable[P, R]) -> KitTask[P, R]: ...
     @overload
     def task(self, *, bind: Literal[True], **options: Any) -> BoundTasks: ...
     @overload
     def task(self, **options: Any) -> Tasks: ...
     def task(self, fn: Any = None, **options: Any) -> Any:
-        """`app.task` with exact types; a coroutine function runs on one event loop a process. Takes Celery's options."""
+        """`app.task`, with its options and exact types; coroutine functions run on one event loop a process."""
         if self._glue is None:
             raise DefinitionError("kit.task needs a Celery app: write kit = WorkerKit(app)")
         glue = self._glue
@@ -198,7 +200,9 @@ class WorkerKit:
         """
         found = getattr(getattr(task, "run", task), "memo", None)
         if not isinstance(found, Memo):
-            raise DefinitionError(f"{getattr(task, 'name', task)!s} is not memoized; put @kit.memoize(...) under its task decorator")
+            raise DefinitionError(
+                f"{getattr(task, 'name', task)!s} is not memoized; put @kit.memoize(...) under its task decorator"
+            )
         return found
 
     def ping(self) -> float:

@@ -26,13 +26,13 @@ from workerkit.core.template import Template
 from workerkit.errors import DefinitionError, StoreError
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 V = TypeVar("V")
 Ttl = Duration | Callable[[Any], Duration | None]
 
 
-class Memoized(Protocol[P, R, V]):
-    """A memoized function: called as before, with `.memo` beside it. `R` is what a call gives, `V` what is cached."""
+class Memoized(Protocol[P, R_co, V]):
+    """A memoized function: called as before, with `.memo` beside it. A call gives `R_co`; `V` is cached."""
 
     __name__: str
     __qualname__: str
@@ -40,7 +40,7 @@ class Memoized(Protocol[P, R, V]):
     @property
     def memo(self) -> Memo[P, V]: ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
 
 class Memoize(Protocol):
@@ -113,7 +113,9 @@ class _Memo(Generic[P, V]):
         try:
             return Codec(get_type_hints(self.fn).get("return", Any))
         except NameError as error:
-            raise DefinitionError(f"memoize: an annotation of {self.fn.__qualname__} names what is not there: {error}") from None
+            raise DefinitionError(
+                f"memoize: an annotation of {self.fn.__qualname__} names what is not there: {error}"
+            ) from None
 
     @cached_property
     def name(self) -> str:
@@ -137,7 +139,7 @@ class _Memo(Generic[P, V]):
             stale=options.stale,
             wait=options.wait or settings.wait,
             now_us=self._now_us,
-            trouble=self._trouble,
+            trouble=self.trouble,
         )
 
     def _now_us(self) -> int:
@@ -147,7 +149,7 @@ class _Memo(Generic[P, V]):
     def lease(self) -> float:
         return self._options.lease or self.engine.settings.lease
 
-    def _trouble(self, reason: str) -> None:
+    def trouble(self, reason: str) -> None:
         self.fetcher.ledger.errors += 1
         self.engine.hooks.emit(CacheTrouble(self.fn.__qualname__, reason))
 
@@ -205,7 +207,7 @@ class Memo(_Memo[P, V]):
     def set(self, value: V, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Cache `value` as this call's result. Raises CodecError for a value that cannot be held."""
         key = self.entry_key(args, kwargs)
-        self.engine.runner.call(self._ping())  # an entry is stamped with the server's time
+        self.engine.runner.call(self.ping())  # an entry is stamped with the server's time
         self.engine.runner.call(self.fetcher.entries.put(key, *self.entry(key, value)))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -241,7 +243,7 @@ class Memo(_Memo[P, V]):
         return lambda token: Invoke(under_lease, (token,))
 
     @staticmethod
-    def _ping() -> Call[Any]:
+    def ping() -> Call[Any]:
         return Call("cache.ping", "cache", lambda reply: reply, args=("PING",))
 
 
@@ -265,7 +267,7 @@ class AioMemo(Generic[P, V]):
         """As `Memo.set`."""
         memo = self._memo
         key = memo.entry_key(args, kwargs)
-        await memo.engine.aio_runner.call(memo._ping())
+        await memo.engine.aio_runner.call(memo.ping())
         await memo.engine.aio_runner.call(memo.fetcher.entries.put(key, *memo.entry(key, value)))
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -305,8 +307,8 @@ class AioMemo(Generic[P, V]):
         return lambda token: Invoke(under_lease, (token,))
 
 
-async def _awaited(result: Any) -> Any:
-    return await cast("Awaitable[Any]", result) if hasattr(result, "__await__") else result
+async def _awaited(result: V | Awaitable[V]) -> V:
+    return await cast("Awaitable[V]", result) if hasattr(result, "__await__") else result
 
 
 def _peeked(fetcher: Fetcher[V], found: Found) -> V | None:
@@ -343,7 +345,7 @@ def _sync_wrapper(memo: Memo[Any, Any], returning: Callable[[], Flow[None]] | No
         try:
             found = engine.runner.call(fetcher.entries.get(key))
         except StoreError as error:
-            memo._trouble(str(error))
+            memo.trouble(str(error))
             return engine.runner.run(fetcher.alone(key, memo.compute(key, args, kwargs)))
         value = fetcher.fresh(found)
         if value is MISSING:
@@ -366,7 +368,7 @@ def _async_wrapper(memo: Memo[Any, Any], returning: Callable[[], Flow[None]] | N
         try:
             found = await engine.aio_runner.call(fetcher.entries.get(key))
         except StoreError as error:
-            memo._trouble(str(error))
+            memo.trouble(str(error))
             flow = fetcher.alone(key, memo.aio.compute(key, args, kwargs))
         else:
             value = fetcher.fresh(found)

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url", "guard_url")
     @classmethod
-    def _readable(cls, url: str | None, info: Any) -> str | None:
+    def _readable(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith("embedded://"):
             parse_address(url, what="it")
         return url

@@ -1,4 +1,4 @@
-"""What `kit.task` gives, as type checkers see it. Celery has no types of its own; at run time these are Celery's tasks."""
+"""What `kit.task` gives, as type checkers see it; at run time these are Celery's tasks."""
 
 from __future__ import annotations
 

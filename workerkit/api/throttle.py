@@ -65,7 +65,12 @@ class Gate:
         ticket = self.engine.host.ticket()
         if ticket is None or not self.engine.host.runs(wrapper):
             return self._limiter.plan(key, cost=self._cost, wait=self._wait)
-        policy, keys, part, owner = self._limiter.policy, self._limiter.keys, self._limiter.part(key), secrets.token_hex(8)
+        policy, keys, part, owner = (
+            self._limiter.policy,
+            self._limiter.keys,
+            self._limiter.part(key),
+            secrets.token_hex(8),
+        )
 
         def leave(decision: Decision, _: BaseException | None) -> Flow[None]:
             if policy.concurrency:

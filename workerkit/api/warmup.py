@@ -77,7 +77,7 @@ class Warmup:
                     warmed += 1
             except RateLimited:
                 return Outcome(warmed, fresh, failed, left=len(calls) - done)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the user's function: one failure must not end the tick
                 failed += 1
                 self._engine.hooks.emit(WarmTick(self.name, f"failed: {type(error).__name__}"))
         return Outcome(warmed, fresh, failed)
@@ -137,7 +137,9 @@ class Warmups:
         name = name or memo.fn.__qualname__
         interval = seconds(every, what=f"warmup {name}: every")
         if interval < SHORTEST:
-            raise DefinitionError(f"warmup {name}: every {humanize(interval)} is too often; {humanize(SHORTEST)} at least")
+            raise DefinitionError(
+                f"warmup {name}: every {humanize(interval)} is too often; {humanize(SHORTEST)} at least"
+            )
         if name in self._by_name:
             raise DefinitionError(f"there is a warmup {name} already; give this one another name=")
         ahead = interval if before is None else seconds(before, what=f"warmup {name}: before")
@@ -155,5 +157,5 @@ class Warmups:
         for warmup in list(self._by_name.values()):
             try:
                 warmup.run_due()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the other warmups go on
                 self._engine.hooks.emit(WarmTick(warmup.name, f"failed: {type(error).__name__}: {error}"))

@@ -26,9 +26,10 @@ class EntryKey(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a read met: the entry, if it can be read, and the id of whatever is there."""
+    """What a read met: the entry, if it can be read; whether there was anything, and the id of it."""
 
     envelope: Envelope | None
+    there: bool
     seen: bytes
 
 
@@ -39,7 +40,7 @@ class Claim(NamedTuple):
     found: Found
 
 
-_NOTHING = Found(None, b"")
+_NOTHING = Found(None, False, b"")
 
 
 class Entries:
@@ -86,7 +87,8 @@ class Entries:
     def _found(self, key: EntryKey, data: bytes | None) -> Found:
         if data is None:
             return _NOTHING
-        return Found(unpack(data, key=key.value, secret=self._secret, max_bytes=self._max_bytes), data[7:15])
+        envelope = unpack(data, key=key.value, secret=self._secret, max_bytes=self._max_bytes)
+        return Found(envelope, True, data[7:15])
 
 
 def envelope(body: bytes, codec: int, *, now_us: int, soft: float, hard: float, cost: float) -> Envelope:

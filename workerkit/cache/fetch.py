@@ -57,7 +57,7 @@ class Fetcher(Generic[V]):
         """The value of a fresh entry, counted as a hit, or MISSING. The whole of the hot path after the read."""
         entry = found.envelope
         if entry is None:
-            if found.seen:
+            if found.there:
                 self._trouble("an entry could not be read")
             return MISSING
         if self._now_us() >= entry.soft_us:

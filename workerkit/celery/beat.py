@@ -12,7 +12,7 @@ SHORTEST, LONGEST = 0.5, 15.0
 
 
 def install_schedule(app: Celery, warmups: Warmups) -> None:
-    """Have beat look four times an interval: a tick is then run soon after it is due, wherever beat's own phase lies."""
+    """Have beat look four times an interval: a tick is run soon after it is due, wherever beat's own phase lies."""
     shortest = warmups.shortest
     if shortest is None:
         return

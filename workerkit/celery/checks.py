@@ -1,4 +1,4 @@
-"""What a throttled task needs of its Celery options, seen to when it is defined and again before a worker starts.
+"""What a throttled task needs of its Celery options: set right, or refused where the task is defined.
 
 With early acknowledgement the message is gone before the task could be parked; with late acknowledgement alone, a child
 that is killed before parking turns its task into a failure.
@@ -6,7 +6,6 @@ that is killed before parking turns its task into a failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
@@ -15,41 +14,40 @@ from workerkit.api import layers
 from workerkit.errors import DefinitionError
 
 NEEDED = ("acks_late", "reject_on_worker_lost")
+REQUEST = "workerkit.celery.request:TicketRequest"
 
 
-def with_needed(fn: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    """`options` of `kit.task` with what a throttle on `fn` needs. Raises DefinitionError for what contradicts it."""
-    if "throttle" not in layers.layers(fn):
-        return options
-    _refuse_rate_limit(fn.__qualname__, options.get("rate_limit"))
-    for name in NEEDED:
-        if options.setdefault(name, True) is not True:
-            raise DefinitionError(_why(fn.__qualname__, name))
-    return options
+def check_task_class(cls: Any, /, **_: Any) -> None:
+    """`__init_subclass__` of an app's Task: the options a task is defined with are its class's own attributes.
+
+    Later they cannot be told from those that Celery fills in from the configuration. Raises DefinitionError.
+    """
+    own = vars(cls)
+    if "run" not in own or "throttle" not in layers.layers(cls.run):
+        return
+    name = own.get("name") or cls.__name__
+    if own.get("rate_limit"):
+        raise DefinitionError(
+            f"{name} has rate_limit={own['rate_limit']!r}, which Celery applies in each worker by itself; "
+            "take it out, @kit.throttle limits the whole fleet"
+        )
+    for option in NEEDED:
+        if own.get(option) is False:
+            raise DefinitionError(
+                f"{name} is throttled, so a kill must not lose its message while it is being parked: "
+                f"take {option}=False out (acks_late and reject_on_worker_lost must both be True)"
+            )
+    _set_right(cls)
 
 
 def check_app(app: Celery) -> None:
-    """Set right, or refuse, every throttled task of a finalized app. Raises DefinitionError."""
+    """Set right the throttled tasks of a finalized app whose base class is not the app's own Task."""
     for task in app.tasks.values():
-        if "throttle" not in layers.layers(task.run):
-            continue
-        _refuse_rate_limit(task.name, vars(type(task)).get("rate_limit"))
-        for name in NEEDED:
-            if vars(type(task)).get(name) is False:
-                raise DefinitionError(_why(task.name, name))
-            setattr(task, name, True)
+        if "throttle" in layers.layers(task.run):
+            _set_right(task)
 
 
-def _why(task: str, name: str) -> str:
-    return (
-        f"{task} is throttled, so a kill must not lose its message while it is being parked: "
-        f"take {name}=False out (acks_late and reject_on_worker_lost must both be True)"
-    )
-
-
-def _refuse_rate_limit(task: str, rate_limit: Any) -> None:
-    if rate_limit:
-        raise DefinitionError(
-            f"{task} has rate_limit={rate_limit!r}, which Celery applies in each worker by itself; "
-            "take it out, @kit.throttle limits the whole fleet"
-        )
+def _set_right(task: Any) -> None:
+    for option in NEEDED:
+        setattr(task, option, True)
+    task.Request = REQUEST

@@ -9,7 +9,7 @@ from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from workerkit.celery.beat import WARM_TASK, install_schedule
-from workerkit.celery.checks import check_app, with_needed
+from workerkit.celery.checks import check_app, check_task_class
 from workerkit.celery.host import CeleryHost
 from workerkit.celery.loop import Loops
 from workerkit.celery.pump import pump_step
@@ -40,18 +40,19 @@ class Glue:
     def settings(self) -> Mapping[str, Any]:
         """The app's `workerkit_*` settings, without the prefix."""
         conf = self._app.conf
-        return {name.removeprefix(PREFIX): conf[name] for name in list(conf) if name.startswith(PREFIX)}
+        # With namespace="CELERY" the keys are listed as CELERY_WORKERKIT_..., and found by their plain names.
+        names = {name.lower().removeprefix((conf.prefix or "").lower()) for name in conf}
+        return {name.removeprefix(PREFIX): conf[name] for name in names if name.startswith(PREFIX)}
 
     def task(self, fn: Callable[..., Any], options: dict[str, Any]) -> Any:
-        """`app.task`, with what the kit's decorators on `fn` need."""
-        options = with_needed(fn, dict(options))
+        """`app.task`, with a coroutine function made one that Celery can call."""
         return self._app.task(**options)(self._loops.wrapped(fn))
 
     def _equip_tasks(self) -> None:
-        base = self._app.Task
+        base: Any = self._app.Task
         if not hasattr(base, "memo"):
             base.memo = property(_memo)
-        base.Request = "workerkit.celery.request:TicketRequest"
+        base.__init_subclass__ = classmethod(check_task_class)
 
     def _finalized(self, sender: Any, **_: Any) -> None:
         check_app(self._app)
@@ -69,4 +70,3 @@ def _memo(task: Any) -> Any:
     if found is None:
         raise AttributeError(f"{task.name} is not memoized; put @kit.memoize(...) under its task decorator")
     return found
-

@@ -44,8 +44,7 @@ class Pump:
             try:
                 with self._app.connection_for_write() as connection:
                     self._pump(self._app.amqp.Producer(connection))
-            except Exception as error:
-                # Whatever it was (a store, a broker), the claimed tickets are still on the list.
+            except Exception as error:  # noqa: BLE001 - a store or a broker: the claimed tickets are still listed
                 self._engine.hooks.emit(TicketTrouble(f"{type(error).__name__}: {error}"))
                 self._stop.wait(DOWN)
 
@@ -82,13 +81,12 @@ class Pump:
 def pump_step(app: Celery, engine: Engine) -> type[Any]:
     """The bootstep that runs a kit's pump in a worker, after the pool has forked its children."""
 
-    class PumpStep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types here
+    class PumpStep(bootsteps.StartStopStep):
         requires = ("celery.worker.components:Pool",)
         pump: Pump | None = None
 
         def __init__(self, worker: Any, **options: Any) -> None:
-            # An error in a signal's receiver is only logged; here it stops the worker before it takes a task.
-            check_app(app)
+            check_app(app)  # the worker imports its modules before its steps are made
             super().__init__(worker, **options)
 
         def start(self, worker: Any) -> None:

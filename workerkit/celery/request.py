@@ -17,8 +17,15 @@ MESSAGE = "workerkit_message"
 _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "message_id", "type", "app_id")
 
 
-class TicketRequest(Request):  # type: ignore[misc]  # Celery has no types here
+class TicketRequest(Request):
     """A request that carries its message as a Ticket, for tasks with a throttle."""
+
+    # What celery-types leaves out of Request.
+    _decoded: bool
+    _task: Any
+    _type: str
+    _body: Any
+    _request_dict: dict[str, Any]
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)

@@ -1,0 +1,150 @@
+"""What type checkers make of every decorator and handle. Never run: `scripts/test` checks it with mypy and pyright."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from celery import Celery, Task
+from celery.result import AsyncResult
+from pydantic import BaseModel
+
+from workerkit import Decision, Job, WorkerKit
+from workerkit.api.limiter import Limiter
+from workerkit.api.warmup import Warmup
+from workerkit.cache.ledger import CacheStats
+from workerkit.jobs.record import JobView
+from workerkit.limits.lease import Slot
+
+app = Celery("shop")
+kit = WorkerKit(app)
+stripe = kit.limiter("stripe", "100/s", "5000/h", concurrency=20)
+api = kit.limiter("api", "10/s")
+
+
+class Profile(BaseModel):
+    name: str
+
+
+class Import(BaseModel):
+    rows: int = 0
+
+
+@kit.memoize(ttl="10m")
+def profile(user_id: int, *, verbose: bool = False) -> Profile:
+    return Profile(name=str(user_id))
+
+
+@kit.memoize("10m", stale="1h", key="{user_id}")
+async def profile_async(user_id: int) -> Profile:
+    return Profile(name=str(user_id))
+
+
+@kit.throttle(api, key="{account}")
+def charge(account: str, amount: int) -> bool:
+    return bool(account and amount)
+
+
+@kit.throttle(api)
+async def charge_async(account: str) -> bool:
+    return bool(account)
+
+
+@kit.job(Import, ttl="1d")
+def import_rows(job: Job[Import], path: str) -> int:
+    assert_type(job.data, Import)
+    assert_type(job.data.rows, int)
+    return len(path)
+
+
+@kit.task
+@kit.memoize(ttl="10m", stale="1h")
+@kit.throttle(stripe, key="{account}")
+def balance(account: str) -> int:
+    return len(account)
+
+
+@kit.task
+def plain(a: int, b: str = "") -> float:
+    return float(a) + len(b)
+
+
+@kit.task(acks_late=True)
+@kit.job(Import)
+def importing(job: Job[Import], path: str) -> int:
+    return len(path)
+
+
+@kit.task
+async def awaited(a: int) -> str:
+    return str(a)
+
+
+@kit.task(bind=True, max_retries=3)
+def bound(self: Task[Any, Any], a: int) -> str:
+    return f"{self.name}{a}"
+
+
+@kit.task(queue="low")
+@kit.memoize(60)
+def queued(a: int) -> list[int]:
+    return [a]
+
+
+def check_functions() -> None:
+    assert_type(profile(1, verbose=True), Profile)
+    assert_type(profile.memo.peek(1), Profile | None)
+    assert_type(profile.memo.key(1), str)
+    assert_type(profile.memo.invalidate(1, verbose=False), bool)
+    assert_type(profile.memo.refresh(1), Profile | None)
+    assert_type(profile.memo.stats(), CacheStats)
+    profile.memo.set(Profile(name="x"), 1)
+    assert_type(charge("a", amount=1), bool)
+    assert_type(import_rows("path"), int)
+
+
+async def check_coroutines() -> None:
+    assert_type(await profile_async(1), Profile)
+    assert_type(await profile_async.memo.aio.peek(1), Profile | None)
+    assert_type(await profile.memo.aio.invalidate(1), bool)
+    assert_type(await charge_async("a"), bool)
+    assert_type(await api.aio.try_acquire("k"), Decision)
+    async with stripe.aio.slot("acct", wait="2s") as slot:
+        assert_type(slot, Slot)
+    assert_type(await kit.cache.aio.set("k", 1, ttl="1m"), bool)
+    async with WorkerKit(url="redis://localhost") as other:
+        assert_type(other, WorkerKit)
+    assert_type(await kit.aio.ping(), float)
+
+
+def check_tasks() -> None:
+    assert_type(balance("acct"), int)
+    assert_type(balance.memo.peek("acct"), int | None)
+    assert_type(balance.delay("acct"), AsyncResult[int])
+    assert_type(plain.delay(1, b="x"), AsyncResult[float])
+    assert_type(plain(1), float)
+    assert_type(importing.delay("path"), AsyncResult[int])
+    assert_type(awaited.delay(1), AsyncResult[str])
+    assert_type(bound.delay(1), AsyncResult[str])
+    assert_type(queued.memo.peek(1), list[int] | None)
+    assert_type(queued.delay(1), AsyncResult[list[int]])
+    assert_type(plain.apply_async((1,), countdown=5), AsyncResult[float])
+
+
+def check_handles() -> None:
+    assert_type(stripe, Limiter)
+    assert_type(api.try_acquire("k", cost=2), Decision)
+    with stripe.slot("acct", wait="2s") as slot:
+        assert_type(slot, Slot)
+    assert_type(kit.warmup(balance, every="5m", args=["acct_1"]), Warmup)
+    assert_type(kit.jobs.get("id", Import), JobView[Import] | None)
+    assert_type(kit.cache.delete("k"), bool)
+    assert_type(kit.ping(), float)
+
+
+def check_refusals() -> None:
+    """Each line must be an error: the ignores are unused, and so errors themselves, as soon as one is not."""
+    profile("one")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # user_id is an int
+    balance.delay(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # account is text
+    plain.delay()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # a is missing
+    import_rows(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # path is text
+    print(plain.memo)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # not memoized

@@ -1,0 +1,146 @@
+"""Real Celery workers as processes of their own, on private servers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from workerkit.testing.servers import RunningServer
+
+APPS = Path(__file__).parent / "apps"
+BOOT = 30.0  # seconds
+
+
+class Worker:
+    """`celery worker` (or beat) of one app module, in a process group of its own."""
+
+    def __init__(self, module: str, *arguments: str, log: Path, environment: dict[str, str], ready: str) -> None:
+        self.log = log
+        self._file = log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", module, *arguments],
+            cwd=APPS,
+            env=environment,
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.await_line(ready)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def await_line(self, text: str, seconds: float = BOOT) -> None:
+        """Until `text` stands in the log; fails when the process ends or the time is up."""
+        until = time.monotonic() + seconds
+        pause = threading.Event()
+        while text not in self.output:
+            if self.process.poll() is not None or time.monotonic() > until:
+                pytest.fail(f"{text!r} never came:\n{self.output[-3000:]}", pytrace=False)
+            pause.wait(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL for the worker and its children."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self._file.close()
+
+
+class Broker:
+    """A private server as broker, backend and store, with the app module that uses it and its workers."""
+
+    def __init__(self, server: RunningServer, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = server
+        self.directory = directory
+        self._workers: list[Worker] = []
+        monkeypatch.syspath_prepend(str(APPS))
+        monkeypatch.setenv("TEST_SOCKET", str(server.socket))
+        monkeypatch.setenv("TEST_DIRECTORY", str(directory))
+        self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(APPS), *sys.path])}
+
+    def load(self, module: str) -> Any:
+        """The app module, imported anew for this server."""
+        import importlib
+
+        sys.modules.pop("setup", None)
+        sys.modules.pop(module, None)
+        return importlib.import_module(module)
+
+    def notes(self, name: str) -> list[tuple[float, str]]:
+        """The lines that tasks noted so far: time and text."""
+        path = self.directory / name
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(float(time_), text) for time_, _, text in (line.partition(" ") for line in lines)]
+
+    def worker(self, module: str, *arguments: str, pool: str = "prefork", concurrency: int = 2) -> Worker:
+        name = f"w{len(self._workers)}"
+        options = ["-P", pool, "-c", str(concurrency), "-n", f"{name}@test", "-l", "INFO", *arguments]
+        return self._start(
+            Worker(
+                module,
+                "worker",
+                *options,
+                log=self.directory / f"{name}.log",
+                environment=self.environment,
+                ready=" ready.",
+            )
+        )
+
+    def beat(self, module: str) -> Worker:
+        name = f"beat{len(self._workers)}"
+        schedule = str(self.directory / f"{name}.schedule")
+        return self._start(Worker(
+            module, "beat", "-l", "INFO", "-s", schedule, "--pidfile", "",
+            log=self.directory / f"{name}.log", environment=self.environment, ready="beat: Starting",
+        ))  # fmt: skip
+
+    def _start(self, worker: Worker) -> Worker:
+        self._workers.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+
+@pytest.fixture
+def broker(fresh_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A fresh server with the apps of `tests/worker/apps` at hand."""
+    made = Broker(fresh_server, tmp_path, monkeypatch)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """`eventually(condition, seconds=20)`: wait for what another process brings about."""
+
+    def wait(condition: Callable[[], object], seconds: float = 20.0) -> None:
+        until = time.monotonic() + seconds
+        pause = threading.Event()
+        while not condition():
+            if time.monotonic() > until:
+                pytest.fail(f"not within {seconds} s", pytrace=False)
+            pause.wait(0.02)
+
+    return wait

@@ -1,0 +1,123 @@
+"""Throttled tasks in real workers: never over the limit, nothing lost, no retry burned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery import chain, chord, group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def most_in_any(times: list[float], window: float) -> int:
+    return max(sum(1 for other in times if first <= other < first + window) for first in times)
+
+
+def parked(module: Any) -> int:
+    from workerkit.waitlist.waitlist import Waitlist
+
+    return int(module.kit.engine.runner.call(Waitlist(module.kit.engine.keys("w")).count()))
+
+
+def test_never_over_the_limit_and_no_retry_burned(broker: Any) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", concurrency=4)
+    results = [app.call.delay(n) for n in range(200)]
+    assert [result.get(timeout=60) for result in results] == list(range(200))
+    calls = broker.notes("calls")
+    assert sorted(int(text) for _, text in calls) == list(range(200))  # each once, with max_retries=0
+    # Noted after admission, by four processes: 20 ms of margin cover the spread of that.
+    assert most_in_any([time for time, _ in calls], 1.0) <= 50
+    assert parked(app) == 0
+
+
+def test_message_is_kept_whole(broker: Any) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", "-Q", "celery,other")
+    results = [
+        app.bound.apply_async((n,), queue="other", headers={"mine": f"h{n}"}, priority=3, task_id=f"id-{n}")
+        for n in range(12)
+    ]
+    found = [result.get(timeout=40) for result in results]
+    assert found == [[n, 0, "other", f"h{n}"] for n in range(12)]
+    assert [result.id for result in results] == [f"id-{n}" for n in range(12)]
+
+
+def test_parked_task_says_throttled(broker: Any, eventually: Callable[..., None]) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled")
+    results = [app.bound.delay(n) for n in range(8)]
+    eventually(lambda: any(result.state == "THROTTLED" for result in results))
+    assert [result.get(timeout=30)[0] for result in results] == list(range(8))
+
+
+def test_canvas_survives_parking(broker: Any) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", concurrency=2)
+    assert chord(group(app.awaited.s(n) for n in range(9)), app.add.s()).apply_async().get(timeout=40) == sum(range(9))
+    assert chain(app.call.s(3), app.call.si(4)).apply_async().get(timeout=20) == 4
+    assert group(app.balance.s("acct", n % 3) for n in range(9)).apply_async().get(timeout=40) == [
+        n % 3 for n in range(9)
+    ]
+
+
+def test_memoized_hit_spends_no_token_and_takes_its_ticket_off(broker: Any, eventually: Callable[..., None]) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", concurrency=4)
+    # 40 calls of 8 entries at 5 per 2 s: whoever comes back meets a hit, and must leave no ticket behind.
+    results = [app.balance.delay("acct", n % 8) for n in range(40)]
+    assert [result.get(timeout=60) for result in results] == [n % 8 for n in range(40)]
+    assert sorted(int(text) for _, text in broker.notes("balance")) == list(range(8))
+    eventually(lambda: parked(app) == 0)
+
+
+def test_concurrency_cap_holds_over_processes(broker: Any) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", concurrency=4)
+    results = [app.alone.delay(n) for n in range(20)]
+    assert sorted(result.get(timeout=60) for result in results) == list(range(20))
+    enters, leaves = broker.notes("enter"), broker.notes("leave")
+    marks = sorted([(time, 1) for time, _ in enters] + [(time, -1) for time, _ in leaves])
+    inside = 0
+    for _, step in marks:
+        inside += step
+        assert inside <= 1
+
+
+def test_child_killed_in_its_task_the_task_comes_back(broker: Any) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", concurrency=2)
+    results = [app.dies_once.delay(n) for n in range(3)]
+    assert [result.get(timeout=60) for result in results] == [0, 1, 2]
+
+
+def test_worker_killed_while_tasks_are_parked(broker: Any, eventually: Callable[..., None]) -> None:
+    app = broker.load("throttled")
+    first = broker.worker("throttled", concurrency=2)
+    results = [app.bound.delay(n) for n in range(14)]
+    eventually(lambda: parked(app) >= 5)
+    first.kill()
+    assert parked(app) >= 1
+    broker.worker("throttled", concurrency=2)
+    done = {result.id for result in results if result.ready()}
+    tickets = parked(app)
+    # Those that were parked all come back; those in the killed worker's hands come back after the visibility timeout.
+    eventually(lambda: len({r.id for r in results if r.ready()} - done) >= tickets, seconds=40)
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_other_pools(broker: Any, pool: str) -> None:
+    app = broker.load("throttled")
+    broker.worker("throttled", pool=pool, concurrency=4)
+    results = [app.call.delay(n) for n in range(120)]
+    assert [result.get(timeout=60) for result in results] == list(range(120))
+    times = [time for time, _ in broker.notes("calls")]
+    assert len(times) == 120
+    assert most_in_any(times, 1.0) <= 50
+
+
+def test_eager_mode_waits_in_place(broker: Any) -> None:
+    app = broker.load("throttled")
+    assert [app.call.apply((n,)).get() for n in range(3)] == [0, 1, 2]

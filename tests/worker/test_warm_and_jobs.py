@@ -1,0 +1,63 @@
+"""Warming through beat and job records, in real workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from celery.exceptions import TaskRevokedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_two_beats_warm_each_tick_once_and_callers_never_compute(broker: Any, eventually: Callable[..., None]) -> None:
+    app = broker.load("warmed")
+    broker.worker("warmed", concurrency=3)
+    broker.beat("warmed")
+    broker.beat("warmed")
+    eventually(lambda: len(broker.notes("rate")) >= 3)
+    eventually(lambda: app.rate.memo.peek("GBP") == "gbp")
+    for _ in range(50):
+        assert app.rate.delay("EUR").get(timeout=10) == "eur"
+    calls = [text for _, text in broker.notes("rate")]
+    # Every computation was a warmer's: each of the three was computed by the same ticks.
+    assert set(calls) == {"EUR", "USD", "GBP"}
+    spread = max(calls.count(pair) for pair in calls) - min(calls.count(pair) for pair in calls)
+    assert spread <= 1
+    # Fresh for 3 s and warmed 2 s ahead of that: with two beats as with one, once a second and pair at most.
+    times = sorted(time for time, text in broker.notes("rate") if text == "EUR")
+    assert all(later - earlier > 0.9 for earlier, later in zip(times, times[1:], strict=False)), times
+    assert app.rate.memo.stats().misses == 0
+
+
+def test_import_killed_in_the_middle_resumes_and_counts_right(broker: Any) -> None:
+    app = broker.load("warmed")
+    broker.worker("warmed", concurrency=2)
+    result = app.import_rows.delay("acct", 700, 350)
+    assert result.get(timeout=60) == 700
+    rows = [int(text) for _, text in broker.notes("row")]
+    assert set(rows) == set(range(1, 701))
+    assert len(rows) - 700 <= 100  # one batch at most again
+    assert [text for _, text in broker.notes("attempt")] == ["1", "2"]
+    view = app.kit.jobs.get(result.id, app.Import)
+    assert view.status == "SUCCESS"
+    assert view.data.rows == 700
+    assert view.owner == "acct"
+    assert view.attempt == 2
+
+
+def test_failure_and_cancel_end_the_record(broker: Any) -> None:
+    app = broker.load("warmed")
+    broker.worker("warmed")
+    failed = app.failing.delay()
+    with pytest.raises(LookupError):
+        failed.get(timeout=20)
+    view = app.kit.jobs.get(failed.id, app.Import)
+    assert view.status == "FAILURE"
+    assert "upstream" in str(view.error)
+    stopped = app.cancelled.delay()
+    with pytest.raises(TaskRevokedError):
+        stopped.get(timeout=20)
+    assert app.kit.jobs.get(stopped.id, app.Import).status == "CANCELLED"
+    assert broker.notes("went-on") == []

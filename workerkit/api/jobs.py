@@ -1,0 +1,145 @@
+"""`kit.jobs`: job records from anywhere, and jobs outside of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from workerkit.api.engine import Engine
+from workerkit.api.held import AioHeld
+from workerkit.api.job import Job, beginning, holding_begun
+from workerkit.core.call import Call
+from workerkit.core.durations import Duration
+from workerkit.core.flow import Flow
+from workerkit.jobs import policy
+from workerkit.jobs.attempt import Attempt
+from workerkit.jobs.policy import About, Terms
+from workerkit.jobs.record import JobView, Shape, view
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class Jobs:
+    """Reads, begins and cancels jobs. When Redis is down every verb raises StoreError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._shapes: dict[type[BaseModel], Shape[Any]] = {}
+
+    @cached_property
+    def aio(self) -> AioJobs:
+        return AioJobs(self._engine, self)
+
+    def get(self, job_id: str, model: type[S]) -> JobView[S] | None:
+        """The job as it is now; None when there is no record (never begun, or expired).
+
+        Raises DefinitionError when the record is another model's, CodecError when what is stored does not fit `model`.
+        """
+        return self._engine.runner.call(self.getting(job_id, model))
+
+    def begin(
+        self,
+        job_id: str,
+        model: type[S],
+        *,
+        ttl: Duration = "1d",
+        max_age: Duration = "30d",
+        keep: Duration | None = None,
+        owner: str | None = None,
+        tags: Iterable[str] = (),
+        task: str = "",
+        retry: bool = False,
+        heartbeat: Duration | None = None,
+    ) -> Job[S]:
+        """Begin an attempt of a job outside a task; one that still runs elsewhere is fenced off.
+
+        The record lives `ttl` after its last write, `max_age` at most and `keep` (default: `ttl`) after its end.
+        `retry` goes on with a job that has failed. As a `with` block it sends a heartbeat every `heartbeat` seconds
+        (`workerkit_heartbeat` by default) and ends with the block.
+
+        Raises JobFinished when the job has ended, DefinitionError when the record is another model's.
+        """
+        life, about = policy.terms(ttl, max_age, keep, heartbeat), About(task, *policy.labels(owner, tags))
+        return Job(self._engine, self._engine.runner.run(self.beginning(job_id, model, life, about, retry)))
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask a job to stop: its next write or `job.check()` raises JobCancelled. False when there is none to stop."""
+        return self._engine.runner.call(self.cancelling(job_id))
+
+    def getting(self, job_id: str, model: type[S]) -> Call[JobView[S] | None]:
+        return policy.read(policy.place(self._engine.keys("j"), job_id), self._shape(model), view)
+
+    def cancelling(self, job_id: str) -> Call[bool]:
+        return policy.cancel(policy.place(self._engine.keys("j"), job_id))
+
+    def beginning(self, job_id: str, model: type[S], life: Terms, about: About, retry: bool) -> Flow[Attempt[S]]:
+        where = policy.place(self._engine.keys("j"), job_id)
+        return beginning(self._engine, where, self._shape(model), life, about, again=retry)
+
+    def _shape(self, model: type[S]) -> Shape[S]:
+        shape = self._shapes.get(model)
+        if shape is None:
+            shape = self._shapes[model] = Shape(model)
+        return shape
+
+
+class AioJobs:
+    """`kit.jobs.aio`: the same verbs, awaited."""
+
+    def __init__(self, engine: Engine, jobs: Jobs) -> None:
+        self._engine = engine
+        self._jobs = jobs
+
+    async def get(self, job_id: str, model: type[S]) -> JobView[S] | None:
+        """As `Jobs.get`."""
+        return await self._engine.aio_runner.call(self._jobs.getting(job_id, model))
+
+    def begin(
+        self,
+        job_id: str,
+        model: type[S],
+        *,
+        ttl: Duration = "1d",
+        max_age: Duration = "30d",
+        keep: Duration | None = None,
+        owner: str | None = None,
+        tags: Iterable[str] = (),
+        task: str = "",
+        retry: bool = False,
+        heartbeat: Duration | None = None,
+    ) -> Beginning[S]:
+        """As `Jobs.begin`: `job = await kit.jobs.aio.begin(...)`, or `async with kit.jobs.aio.begin(...) as job`."""
+        life, about = policy.terms(ttl, max_age, keep, heartbeat), About(task, *policy.labels(owner, tags))
+        return Beginning(self._engine, self._jobs.beginning(job_id, model, life, about, retry))
+
+    async def cancel(self, job_id: str) -> bool:
+        """As `Jobs.cancel`."""
+        return await self._engine.aio_runner.call(self._jobs.cancelling(job_id))
+
+
+class Beginning(Generic[S]):
+    """An attempt about to begin: await it, or enter it."""
+
+    def __init__(self, engine: Engine, flow: Flow[Attempt[S]]) -> None:
+        self._engine = engine
+        self._flow = flow
+
+    def __await__(self) -> Generator[Any, Any, Job[S]]:
+        return self._begin().__await__()
+
+    async def _begin(self) -> Job[S]:
+        return Job(self._engine, await self._engine.aio_runner.run(self._flow))
+
+    async def __aenter__(self) -> Job[S]:
+        attempt = await self._engine.aio_runner.run(self._flow)
+        self._held = AioHeld(self._engine, holding_begun(self._engine, attempt))
+        return Job(self._engine, await self._held.__aenter__())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._held.__aexit__(kind, error, at)
