@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,7 @@ def test_two_beats_warm_each_tick_once_and_callers_never_compute(broker: Any, ev
     assert spread <= 1
     # Fresh for 3 s and warmed 2 s ahead of that: with two beats as with one, once a second and pair at most.
     times = sorted(time for time, text in broker.notes("rate") if text == "EUR")
-    assert all(later - earlier > 0.9 for earlier, later in zip(times, times[1:], strict=False)), times
+    assert all(later - earlier > 0.9 for earlier, later in itertools.pairwise(times)), times
     assert app.rate.memo.stats().misses == 0
 
 

@@ -57,7 +57,11 @@ class Glue:
     def _finalized(self, sender: Any, **_: Any) -> None:
         check_app(self._app)
         warm = self._kit.warmups
-        self._app.task(name=WARM_TASK, ignore_result=True, acks_late=True)(warm.run_tick)
+
+        @self._app.task(name=WARM_TASK, ignore_result=True, acks_late=True)
+        def run_tick() -> None:
+            warm.run_tick()
+
         warm.changed = lambda: install_schedule(self._app, warm)
         warm.changed()
 

@@ -39,12 +39,12 @@ def read(total: int, after: int | None) -> Iterator[int]:
 @kit.task(acks_late=True, reject_on_worker_lost=True)
 @kit.job(Import, owner="{account}")
 def import_rows(job: Job[Import], account: str, total: int, die_at: int) -> int:
-    note("attempt", job.fence)
+    note("attempt", job.attempt)
     rows: Iterable[int] = job.each(lambda after: read(total, after), cursor=lambda row: row, total=total)
     for row in rows:
         note("row", row)
         job.add(rows=1)
-        if row == die_at and job.fence == 1:
+        if row == die_at and job.attempt == 1:
             os.kill(os.getpid(), signal.SIGKILL)
     return job.data.rows
 
