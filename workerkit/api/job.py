@@ -145,7 +145,7 @@ class Job(Generic[S]):
         except BaseException:
             # Also when the caller left the loop. What cannot be saved now is kept for the attempt's last write.
             with suppress(WorkerKitError):
-                run(loop.end())
+                run(loop.leave())
             raise
         run(loop.end())
 
@@ -218,7 +218,7 @@ class AioJob(Generic[S]):
                     await run(self._attempt.flush())
         except BaseException:
             with suppress(WorkerKitError):
-                await run(loop.end())
+                await run(loop.leave())
             raise
         await run(loop.end())
 

@@ -23,12 +23,14 @@ from workerkit.core.call import Call, as_is
 from workerkit.core.durations import Duration
 from workerkit.core.events import Hook, Hooks
 from workerkit.errors import DefinitionError
+from workerkit.io.clients import Client, aio_client, client
 
 if TYPE_CHECKING:
     from typing import ParamSpec
 
     from celery import Celery
     from pydantic import BaseModel
+    from redis.asyncio import Redis as AioClient
 
     P = ParamSpec("P")
     S = TypeVar("S", bound=BaseModel)
@@ -63,8 +65,15 @@ class WorkerKit:
         self._glue = importlib.import_module("workerkit.celery.glue").Glue(self, app) if app is not None else None
 
     def _load(self) -> Settings:
-        found = dict(self._glue.settings()) if self._glue is not None else {}
-        return load({**found, **self._given})
+        if self._glue is None:
+            return load(self._given)
+        settings = load({**self._glue.settings(), **self._given})
+        if "embedded://" in (settings.redis_url, settings.guard_url):
+            raise DefinitionError(
+                "embedded:// would give each process of the app a server of its own; "
+                "write embedded:///some/directory, which they share"
+            )
+        return settings
 
     @property
     def settings(self) -> Settings:
@@ -205,6 +214,13 @@ class WorkerKit:
             )
         return found
 
+    def client(self) -> Client:
+        """A redis-py client of the cache store, for commands of your own; it has a pool of its own: `close` it.
+
+        A soft time limit waits for the end of its commands; nothing is retried.
+        """
+        return client(self.engine.servers["cache"], self.settings.timeout)
+
     def ping(self) -> float:
         """Seconds that a round trip to the cache store takes. Raises StoreError when there is none."""
         began = time.monotonic()
@@ -248,6 +264,10 @@ class AioKit:
         began = time.monotonic()
         await self._kit.engine.aio_runner.call(_PING)
         return time.monotonic() - began
+
+    def client(self) -> AioClient:
+        """A redis.asyncio client of the cache store for the running loop; it has a pool of its own: `aclose` it."""
+        return aio_client(self._kit.engine.servers["cache"], self._kit.settings.timeout)
 
     async def open(self) -> WorkerKit:
         """As `WorkerKit.open`."""

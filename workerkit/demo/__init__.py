@@ -1,0 +1,1 @@
+"""The demo: the whole of workerkit at work against a rate-limited HTTP API, on one machine."""

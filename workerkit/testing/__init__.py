@@ -1,0 +1,1 @@
+"""What tests need: private real servers, and a proxy that injects network faults."""
