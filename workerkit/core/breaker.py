@@ -43,19 +43,17 @@ class Breaker:
 
     def succeeded(self) -> bool:
         """Note a success; True if the breaker was open until now."""
-        if not self.failures:
-            return False
-        reopened = not self.closed
-        self.failures = 0
-        self._pause = FIRST_PAUSE
-        return reopened
+        failures, self.failures = self.failures, 0  # one step: of several threads only one sees it close
+        if failures:
+            self._pause = FIRST_PAUSE
+        return failures >= self.threshold
 
     def failed(self, now: float) -> bool:
         """Note a failure; True if this one opened the breaker."""
-        self.failures += 1
-        if self.closed:
+        failures = self.failures = self.failures + 1  # one step: of several threads only one sees it open
+        if failures < self.threshold:
             return False
         # Half fixed, half random: probes of many processes spread out, none comes sooner than half a pause.
         self._retry_at = now + self._pause * (0.5 + 0.5 * self._jitter())
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        return self.failures == self.threshold
+        return failures == self.threshold

@@ -1,0 +1,49 @@
+"""`workerkit`: the command line. A command's module is imported when the command is run, so that help comes at once."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from workerkit import __version__
+from workerkit.errors import WorkerKitError
+
+# By name: a command may live on any floor. Name -> (module, the first line of its help).
+COMMANDS = {"demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it.")}
+
+
+class Commands(click.Group):
+    """Finds a command by its module's name, and says an error of ours in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except WorkerKitError as error:
+            click.echo(f"workerkit: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.group(cls=Commands)
+@click.version_option(__version__, package_name="workerkit")
+def main() -> None:
+    """Memoized task results, distributed rate limits, job state and cache warming for Celery on one Redis."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Where a run is to be seen: a live screen on a terminal, a line now and then elsewhere, or nowhere."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.live import Live
+
+from workerkit.demo.screen import line, panel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import RenderableType
+
+    from workerkit.demo.findings import Findings
+
+LINE_EVERY = 2.0  # seconds
+PICTURE_AT = 0.6  # of the import's rows
+
+
+class Screen:
+    """The panel, drawn over itself; it is gone when the block is left, so that only the summary stays."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def update(self, found: Findings) -> None:
+        """Draw it anew."""
+        self._live.update(panel(found), refresh=True)
+
+
+class Lines:
+    """Each note when it comes, and how things stand every two seconds."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._told = 0
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def update(self, found: Findings) -> None:
+        """Say what is new."""
+        if self._quiet:
+            return
+        for note in found.notes[self._told :]:
+            self._say(note)
+        self._told = len(found.notes)
+        if found.expected and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LINE_EVERY
+            self._say(line(found))
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+class Picture:
+    """Passes every update on, and keeps a picture of the screen from the time after the kill."""
+
+    def __init__(self, show: Screen | Lines) -> None:
+        self._show = show
+        self._taken: RenderableType | None = None
+
+    def update(self, found: Findings) -> None:
+        """Show it, and take the picture when the import is well on its way again."""
+        self._show.update(found)
+        job = found.job
+        if (
+            self._taken is None
+            and job
+            and job.attempt > 1
+            and (job.progress.done or 0) > PICTURE_AT * found.rows_wanted
+        ):
+            self._taken = panel(found)
+
+    def save(self, path: Path, found: Findings) -> None:
+        """Write the picture as SVG. It asks no other site for a font, which a README could not load anyway."""
+        console = Console(record=True, width=88, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+        console.print(self._taken or panel(found))
+        plain = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        path.write_text(console.export_svg(title="workerkit demo", code_format=plain), encoding="utf-8")

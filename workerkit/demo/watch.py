@@ -1,0 +1,124 @@
+"""What is to be seen of a demo that runs, gathered a few times a second: its screen shows it, its summary judges it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+from workerkit.demo import app as project
+from workerkit.demo.evidence import Tail
+from workerkit.demo.load import answer
+from workerkit.demo.referee import judge
+from workerkit.io.guarded import ask
+from workerkit.waitlist.waitlist import Waitlist
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from workerkit.demo.findings import Findings
+
+RATE_OVER = 2.0  # seconds over which the import's rate is taken
+
+
+class Watch:
+    """Looks at everything from outside: evidence and API logs, Redis, the result backend, the kit's public verbs."""
+
+    def __init__(self, findings: Findings, home: Path, socket: Path, worker: int) -> None:
+        self.findings = findings
+        self._import_id = ""
+        self._worker = worker
+        self._evidence = Tail(home / "evidence.jsonl")
+        self._api_log = Tail(home / "api.jsonl")
+        self._api_lines: list[str] = []
+        self._socket = socket
+        self._waitlist = Waitlist(project.kit.engine.keys("w"))
+        self._rows_at: deque[tuple[float, int]] = deque()
+
+    def look(self) -> None:
+        """Bring the findings up to date."""
+        self._read_evidence()
+        self._ask_kit()
+        self._collect_results()
+        self._count_connections()
+        if fresh := list(self._api_log.lines()):
+            self._api_lines += fresh
+            self.findings.verdict = judge(self._api_lines)
+
+    def send_lookup(self, name: str) -> None:
+        """Send one lookup."""
+        self.findings.expected[project.lookup.delay(name).id] = answer(name)
+
+    def send_import(self, rows: Path) -> None:
+        """Send the import of a file."""
+        wanted = self.findings.rows_wanted
+        self._import_id = project.import_rows.delay(str(rows), wanted).id
+        self.findings.expected[self._import_id] = wanted
+
+    def is_child(self, pid: int) -> bool:
+        """Whether this is a live process of the worker's pool; only such a one may be killed."""
+        try:
+            return pid != self._worker and os.getpgid(pid) == self._worker
+        except ProcessLookupError:
+            return False
+
+    def counted_all(self) -> bool:
+        """Whether the ledger has each execution of a lookup: a child sends its counts every second."""
+        stats, name = self.findings.stats, project.lookup.name
+        executed: int = sum(each["task"] == name for each in self.findings.executions)
+        return stats.hits + stats.stale + stats.misses >= executed
+
+    def _read_evidence(self) -> None:
+        found = self.findings
+        for line in self._evidence.lines():
+            self._take(json.loads(line))
+        now = time.monotonic()
+        self._rows_at.append((now, len(found.rows)))
+        while now - self._rows_at[0][0] > RATE_OVER:
+            self._rows_at.popleft()
+        then, rows = self._rows_at[0]
+        found.rows_per_second = (len(found.rows) - rows) / (now - then) if now > then else 0.0
+
+    def _take(self, line: dict[str, Any]) -> None:
+        found = self.findings
+        match line["kind"]:
+            case "run":
+                found.executions.append(line)
+            case "row":
+                found.rows.append(line["row"])
+            case "calls":
+                found.calls_ms += line["ms"]
+            case "event":
+                found.events[line["name"]] += 1
+                if line["name"] == "warm.tick":
+                    found.warmed = line["outcome"]
+            case "child":
+                found.children.append(line["pid"])
+            case "ready":
+                found.ready = True
+
+    def _ask_kit(self) -> None:
+        found, kit = self.findings, project.kit
+        if found.ready:
+            found.calls_ms += project.measured()
+        found.stats = project.lookup.memo.stats()
+        found.limit = project.directory.peek()
+        found.waiting = kit.engine.runner.call(self._waitlist.count())
+        if self._import_id:
+            found.job = kit.jobs.get(self._import_id, project.Import)
+
+    def _collect_results(self) -> None:
+        found = self.findings
+        missing = found.expected.keys() - found.results.keys()
+        if missing:  # one MGET, where asking each result would be a round trip each
+            backend: Any = project.app.backend  # Celery's types leave get_many out
+            found.results.update(backend.get_many(set(missing), interval=0, max_iterations=1))
+
+    def _count_connections(self) -> None:
+        listed = str(ask(self._socket, "CLIENT", "LIST"))
+        names = [word.removeprefix("name=") for word in listed.split() if word.startswith("name=workerkit:")]
+        sizes = [pool.size for pool in project.kit.engine.runner.pools.values()]
+        self.findings.connections = len(names)
+        self.findings.pool_max = max(self.findings.pool_max, *Counter(names).values(), *sizes)

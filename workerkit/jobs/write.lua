@@ -1,0 +1,60 @@
+-- One fenced write. Everything is checked first: a refusal changes nothing.
+-- KEYS[1] the record
+-- ARGV[1] not after   ARGV[2] the fence   ARGV[3] ttl in ms   ARGV[4] the new status, or ''
+-- ARGV[5] the number of a batch, or 0: a batch that is written already is not written again
+-- ARGV[6] how many pairs name, value to set; after them counters: name, kind (i or f), amount
+-- returns 0 | 1 the job was asked to cancel | 'MISSING' | 'FENCED' | 'FINISHED' | 'COUNTER' .. name
+-- include: not_after
+local key = KEYS[1]
+local fence, ended, status, batch, expires, cancel =
+  unpack(redis.call('HMGET', key, 'fence', 'ended', 'status', 'batch', 'expires', 'cancel'))
+if not fence then
+  return 'MISSING'
+end
+if fence ~= ARGV[2] then
+  return 'FENCED'
+end
+if ended then
+  return status == ARGV[4] and 0 or 'FINISHED'
+end
+local number = tonumber(ARGV[5])
+local now = string.format('%.0f', now_us)
+local sets = {'heartbeat', now}
+if number == 0 or number > tonumber(batch) then
+  local pairs_end = 6 + 2 * ARGV[6]
+  for i = 7, pairs_end do
+    sets[#sets + 1] = ARGV[i]
+  end
+  for i = pairs_end + 1, #ARGV, 3 do
+    local old = tonumber(redis.call('HGET', key, ARGV[i]) or '0')
+    local sum = old and old + ARGV[i + 2]
+    local whole = ARGV[i + 1] == 'i'
+    if not sum or not (math.abs(sum) <= (whole and 9007199254740991 or 1.7976931348623157e308)) then
+      return 'COUNTER' .. ARGV[i]
+    end
+    sets[#sets + 1] = ARGV[i]
+    sets[#sets + 1] = string.format(whole and '%.0f' or '%.17g', sum)
+  end
+  if number > 0 then
+    sets[#sets + 1] = 'batch'
+    sets[#sets + 1] = ARGV[5]
+  end
+end
+if ARGV[4] ~= '' then
+  sets[#sets + 1] = 'status'
+  sets[#sets + 1] = ARGV[4]
+  if ARGV[4] == 'SUCCESS' or ARGV[4] == 'FAILURE' or ARGV[4] == 'CANCELLED' then
+    sets[#sets + 1] = 'ended'
+    sets[#sets + 1] = now
+  end
+  if ARGV[4] == 'SUCCESS' then
+    redis.call('HDEL', key, 'error', 'reason')
+  end
+end
+if #sets > 2 then
+  redis.call('HINCRBY', key, 'version', 1)
+end
+redis.call('HSET', key, unpack(sets))
+local left = math.floor((tonumber(expires) - now_us) / 1000)
+redis.call('PEXPIRE', key, string.format('%.0f', math.max(1, math.min(tonumber(ARGV[3]), left))))
+return cancel and 1 or 0
