@@ -103,6 +103,13 @@ def test_one_life_on_every_server(other_server: RunningServer) -> None:
     assert jobs.cancel("f") is True
     with pytest.raises(JobCancelled):
         again.add(rows=1)
+    found = jobs.get("f", Import)
+    assert found is not None
+    assert (found.status, found.error, found.cancelling) == ("RUNNING", ("ValueError", "no"), True)
+    again.finish()
+    found = jobs.get("f", Import)
+    assert found is not None
+    assert (found.status, found.error, found.data.rows) == ("SUCCESS", None, 1)
 
 
 WRITES: dict[str, Callable[[Job[Import]], object]] = {

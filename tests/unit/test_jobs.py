@@ -152,23 +152,30 @@ class Store:
             return b"FENCED"
         if "ended" in record:
             return 0 if record["status"] == status else b"FINISHED"
-        changes = {}
-        if batch == "0" or int(batch) > int(record["batch"]):
-            split = 2 * int(count)
-            changes = dict(zip(rest[:split:2], rest[1:split:2], strict=True))
-            for name, kind, amount in zip(rest[split::3], rest[split + 1 :: 3], rest[split + 2 :: 3], strict=True):
-                old = json.loads(record.get(name, "0"))
-                changes[name] = str(old + (int if kind == "i" else float)(amount))
-            if batch != "0":
-                changes["batch"] = batch
+        new = batch == "0" or int(batch) > int(record["batch"])
+        changes = self._changes(record, int(count), rest) if new else {}
+        if new and batch != "0":
+            changes["batch"] = batch
         if status:
             changes["status"] = status
         if status in ENDS:
             changes["ended"] = str(self.now)
+        if status == "SUCCESS":
+            record.pop("error", None)
+            record.pop("reason", None)
         if changes:
             changes["version"] = str(int(record["version"]) + 1)
         record |= {**changes, "heartbeat": str(self.now)}
         return int("cancel" in record)
+
+    @staticmethod
+    def _changes(record: dict[str, str], count: int, rest: list[str]) -> dict[str, str]:
+        split = 2 * count
+        changes = dict(zip(rest[:split:2], rest[1:split:2], strict=True))
+        for name, kind, amount in zip(rest[split::3], rest[split + 1 :: 3], rest[split + 2 :: 3], strict=True):
+            old = json.loads(record.get(name, "0"))
+            changes[name] = str(old + (int if kind == "i" else float)(amount))
+        return changes
 
     def _read(self, key: str, words: list[str]) -> Any:
         record = self.records.get(key)
@@ -233,6 +240,9 @@ class Host:
 
     def runs(self, wrapper: Any) -> bool:
         return self.now is not None
+
+    def comes_back(self, error: Exception) -> bool:
+        return isinstance(error, Retry)
 
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         self.told.append((type(reason).__name__, cancelled))
@@ -437,6 +447,18 @@ def test_fields_of_a_newer_deploy_survive(engine: Any, jobs: Jobs) -> None:
     assert (new.data.extra, new.data.level, new.data.name) == (5, 7, "old")
 
 
+def test_a_strict_model_leaves_fields_of_a_newer_deploy_alone(engine: Any, jobs: Jobs) -> None:
+    class Strict(BaseModel, extra="forbid"):
+        rows: int = 0
+
+    jobs.begin("j", Strict)
+    record(engine)[":newer"] = "5"
+    jobs.begin("j", Strict).add(rows=1)
+    found = jobs.get("j", Strict)
+    assert found is not None
+    assert (found.data.rows, record(engine)[":newer"]) == (1, "5")
+
+
 def test_a_new_field_begins_with_its_default(jobs: Jobs) -> None:
     class Newer(Import):
         level: int = 7
@@ -630,6 +652,22 @@ def test_an_error_of_the_source_is_kept_and_the_rest_saved(jobs: Jobs) -> None:
     assert (found.data.rows, found.progress.done) == (3, 3)
 
 
+def test_an_async_loop_saves_the_rest_too(engine: Any, jobs: Jobs) -> None:
+    async def source(cursor: int | None) -> Any:
+        for item in range(3):
+            yield item
+        raise LookupError("gone")
+
+    async def main() -> None:
+        job = await jobs.aio.begin("j", Import)
+        async for _ in job.aio.each(source, cursor=lambda item: item):
+            await job.aio.add(rows=1)
+
+    with pytest.raises(LookupError):
+        asyncio.run(main())
+    assert (record(engine)[":rows"], record(engine)["cursor"]) == ("3", "2")
+
+
 def test_a_loop_left_by_break_keeps_what_was_counted(jobs: Jobs) -> None:
     with jobs.begin("j", Import) as job:
         for item in job.each(numbers(9), cursor=lambda item: item):
@@ -650,6 +688,39 @@ def test_what_could_not_be_saved_on_leaving_the_loop_goes_with_the_end(engine: A
                 engine.store.trouble = ["down"]
                 break
     assert (record(engine)[":rows"], record(engine)["cursor"], record(engine)["batch"]) == ("5", "3", "2")
+
+
+def test_a_second_loop_goes_on_where_the_first_was_left(engine: Any, jobs: Jobs) -> None:
+    with jobs.begin("j", Import) as job:
+        for item in job.each(numbers(9), cursor=lambda item: item):
+            job.add(rows=1)
+            if item == 4:
+                engine.store.trouble = ["down"]
+                break
+        seen = []
+        for item in job.each(numbers(9), cursor=lambda item: item):
+            job.add(rows=1)
+            seen.append(item)
+    assert seen == [4, 5, 6, 7, 8]
+    assert record(engine)[":rows"] == "9"
+
+
+def test_a_loop_that_outlives_its_attempt_writes_nothing(engine: Any, jobs: Jobs) -> None:
+    loops = []
+
+    def work() -> None:
+        with jobs.begin("j", Import) as job:
+            loops.append(job.each(numbers(9), cursor=lambda item: item))
+            next(loops[0])
+            next(loops[0])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    engine.store.sent.clear()
+    loops[0].close()
+    assert engine.store.sent == []
+    assert record(engine)["cursor"] == "0"
 
 
 def test_counting_in_a_loop_costs_no_round_trip(engine: Any, jobs: Jobs) -> None:
@@ -769,6 +840,39 @@ def test_the_heartbeat_tells_a_loop_to_stop(engine: Any, jobs: Jobs) -> None:
     assert engine.ticker.acts == []
 
 
+def test_a_cancel_that_is_met_in_a_loop_keeps_what_was_handled(engine: Any, jobs: Jobs) -> None:
+    @job(engine, Import)
+    def work(job: Job[Import]) -> None:
+        items = job.each(numbers(9), cursor=lambda item: item)
+        for item in items:
+            job.add(rows=1)
+            if item == 3:
+                jobs.cancel(job.id)
+            job.check()
+
+    with pytest.raises(JobCancelled):  # the traceback keeps `items`, so it is still open when the job ends
+        work()
+    kept = record(engine)
+    assert (kept["status"], kept[":rows"], kept["done"], kept["cursor"]) == ("CANCELLED", "3", "3", "2")
+
+
+def test_a_refused_loop_asks_only_once(engine: Any, jobs: Jobs) -> None:
+    old = jobs.begin("j", Import)
+    jobs.begin("j", Import)
+    engine.store.sent.clear()
+    with pytest.raises(JobFenced):
+        list(old.each(numbers(9), cursor=lambda item: item, every=3, within=3600))
+    assert engine.store.sent == ["job.write"]
+
+
+def test_a_block_does_not_end_what_has_ended(jobs: Jobs) -> None:
+    with jobs.begin("j", Import) as job:
+        job.fail(ValueError("mine"))
+    found = jobs.get("j", Import)
+    assert found is not None
+    assert (found.status, found.error) == ("FAILURE", ("ValueError", "mine"))
+
+
 def test_an_error_is_not_replaced_when_redis_is_down(engine: Any, jobs: Jobs) -> None:
     def work() -> None:
         with jobs.begin("j", Import):
@@ -842,6 +946,7 @@ def test_a_retried_task_goes_on_where_it_failed() -> None:
     assert work() == 2
     assert seen == [0, 1, 2, 3, 4]
     assert (record(engine)["status"], record(engine)[":rows"]) == ("SUCCESS", "5")
+    assert "error" not in record(engine)
     with pytest.raises(Ended):  # delivered once more: what has succeeded is final
         work()
     assert engine.host.told == [("JobFinished", False)]

@@ -62,3 +62,12 @@ def test_failure_and_cancel_end_the_record(broker: Any) -> None:
         stopped.get(timeout=20)
     assert app.kit.jobs.get(stopped.id, app.Import).status == "CANCELLED"
     assert broker.notes("went-on") == []
+
+
+def test_retries_are_attempts_of_one_job(broker: Any) -> None:
+    app = broker.load("warmed")
+    broker.worker("warmed")
+    result = app.retried.delay()
+    assert result.get(timeout=40) == 3
+    view = app.kit.jobs.get(result.id, app.Import)
+    assert (view.status, view.attempt, view.data.rows) == ("SUCCESS", 3, 3)

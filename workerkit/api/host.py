@@ -43,6 +43,9 @@ class Host(Protocol):
     def is_task(self, thing: object) -> bool:
         """Whether `thing` is a task object: a bound task's function gets it as `self`."""
 
+    def comes_back(self, error: Exception) -> bool:
+        """Whether `error` leaves this execution to be run again, rather than to have failed."""
+
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         """The error that ends the current execution without a result: a fenced attempt, or a cancelled job."""
 
@@ -69,6 +72,9 @@ class NoHost:
         raise RuntimeError("only a task can be parked")
 
     def is_task(self, thing: object) -> bool:
+        return False
+
+    def comes_back(self, error: Exception) -> bool:
         return False
 
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:

@@ -265,11 +265,7 @@ def holding_begun(engine: Engine, attempt: Attempt[S]) -> Plan[Attempt[S]]:
 
 def _ending(engine: Engine, error: BaseException | None) -> Status:
     """RETRY when the framework will run this execution again, or was told to stop in the middle of it."""
-    comes_back: Callable[[BaseException], bool] | None = getattr(engine.host, "comes_back", None)
-    if error is None or (comes_back is not None and isinstance(error, Exception)):
-        again = error is not None and comes_back is not None and comes_back(error)
-    else:
-        again = isinstance(error, engine.personal) or not isinstance(error, Exception)
+    again = not isinstance(error, Exception) or engine.host.comes_back(error)
     return "RETRY" if again else "FAILURE"
 
 
@@ -395,7 +391,7 @@ def job(
         wrapper.__signature__ = recorder.signature  # what is injected must not be asked of the caller
         kept = {*recorder.signature.parameters, "return"}
         wrapper.__annotations__ = {name: hint for name, hint in fn.__annotations__.items() if name in kept}
-        wrapper.job_closing = lambda outer, args, kwargs: recorder.execution(outer, args, kwargs).closing()
+        wrapper.job_closing = lambda args, kwargs: recorder.execution(wrapper, args, kwargs).closing()
         layers.mark(wrapper, fn, "job")
         return wrapper
 

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from celery import Task
 from celery._state import get_current_task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject, Retry
+from celery.states import READY_STATES
 
 from workerkit.api.host import Running
 from workerkit.celery.request import MESSAGE
+from workerkit.errors import JobFinished
 from workerkit.waitlist.ticket import Ticket
 
 THROTTLED = "THROTTLED"
@@ -78,9 +80,26 @@ class CeleryHost:
     def is_task(self, thing: object) -> bool:
         return isinstance(thing, Task)
 
+    def comes_back(self, error: Exception) -> bool:
+        if isinstance(error, (Retry, Ignore, Reject)):
+            return True
+        now = current()
+        if now is None or not isinstance(error, tuple(getattr(now.task, "autoretry_for", ()))):
+            return False
+        if isinstance(error, tuple(getattr(now.task, "dont_autoretry_for", ()))):
+            return False
+        most = now.task.max_retries
+        return most is None or now.request.retries < most
+
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         now = current()
+        if isinstance(reason, JobFinished) and now is not None and not self._is_known(now):
+            return reason  # the child died after the record's end, before the result's: nobody should wait for ever
         if cancelled and now is not None and not now.task.ignore_result:
             # Whoever waits for the result must not wait for ever, and Ignore writes no state.
             now.task.backend.mark_as_revoked(now.request.id, str(reason), request=now.request)
         return Ignore()
+
+    @staticmethod
+    def _is_known(now: Current) -> bool:
+        return now.task.ignore_result or now.task.backend.get_state(now.request.id) in READY_STATES

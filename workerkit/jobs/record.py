@@ -202,10 +202,7 @@ def _validates(model: type[BaseModel]) -> bool:
 
 
 def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or 'the state'}: {each['msg']}"
-        for each in error.errors(include_input=False, include_context=False, include_url=False)
-    )
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the state'}: {each['msg']}" for each in error.errors())
 
 
 class Record:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery import Task
 from pydantic import BaseModel
 from setup import app, kit, note
 
@@ -61,3 +62,13 @@ def cancelled(job: Job[Import]) -> None:
     kit.jobs.cancel(job.id)
     job.check()
     note("went-on", 1)
+
+
+@app.task(bind=True, autoretry_for=(LookupError,), retry_backoff=False, default_retry_delay=0, max_retries=2)
+@kit.job(Import)
+def retried(self: Task[Any, Any], job: Job[Import]) -> int:
+    note("status", kit.jobs.get(job.id, Import).status)  # type: ignore[union-attr]  # it has begun
+    job.add(rows=1)
+    if job.attempt < 3:
+        raise LookupError("upstream")
+    return job.data.rows
