@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from celery import Celery, Task
 from pydantic import BaseModel
 
 from workerkit import WorkerKit
@@ -52,6 +53,7 @@ def test_hit_gives_what_the_miss_gave(kit: WorkerKit) -> None:
     assert calls == [1, 1]
     stats = profile.memo.stats()
     assert (stats.hits, stats.misses, stats.computations, stats.hit_rate) == (1, 2, 2, 1 / 3)
+    assert profile.memo.stats() == stats  # counted once
 
 
 def test_none_is_a_value_like_any_other(kit: WorkerKit) -> None:
@@ -209,6 +211,7 @@ def test_threads_share_one_computation(kit: WorkerKit) -> None:
         go.set()
         assert {future.result(10) for future in futures} == {1}
     assert calls == [1]
+    assert slow.memo.stats().waits == 0  # they joined in the process: nobody asked Redis again and again
 
 
 def test_threads_share_one_failure_and_the_next_call_tries_again(kit: WorkerKit) -> None:
@@ -326,6 +329,66 @@ def test_computation_from_before_an_invalidation_is_not_stored(kit: WorkerKit) -
         assert first.result(10) == "old"
     assert read.memo.peek() is None
     assert read() == "new"
+
+
+def test_computation_from_before_a_set_is_not_stored(kit: WorkerKit) -> None:
+    computing, go = threading.Event(), threading.Event()
+
+    @kit.memoize("1m")
+    def read() -> str:
+        computing.set()
+        assert go.wait(10)
+        return "old"
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(read)
+        assert computing.wait(10)
+        read.memo.set("new")
+        go.set()
+        assert first.result(10) == "old"
+    assert read.memo.peek() == "new"
+
+
+def test_lease_is_renewed_while_computing(kit: WorkerKit, redis_url: str) -> None:
+    calls = []
+    computing, go = threading.Event(), threading.Event()
+
+    def made(kit: WorkerKit) -> Any:
+        @kit.memoize("1m", lease="300ms")
+        def slow() -> int:
+            calls.append(1)
+            computing.set()
+            assert go.wait(10)
+            return 1
+
+        return slow
+
+    other = WorkerKit(url=redis_url, hooks=[])
+    first, second = made(kit), made(other)
+    with ThreadPoolExecutor(2) as pool:
+        leading = pool.submit(first)
+        assert computing.wait(10)
+        waiting = pool.submit(second)
+        assert not threading.Event().wait(1.0)  # three times the lease: time itself is what is tested
+        go.set()
+        assert leading.result(10) == waiting.result(10) == 1
+    assert calls == [1]
+    other.close()
+
+
+def test_bound_task_leaves_self_out(redis_url: str) -> None:
+    app = Celery(set_as_current=False)
+    kit = WorkerKit(app, url=redis_url, hooks=[])
+
+    @kit.task(bind=True)
+    @kit.memoize("1m")
+    def named(self: Task[Any, Any], a: int) -> str:
+        return f"{self.name.rpartition('.')[2]}{a}"
+
+    assert named(1) == "named1"
+    assert named(a=1) == "named1"
+    assert kit.memo(named).stats().computations == 1
+    kit.close()
 
 
 def test_stale_is_served_while_one_refreshes(kit: WorkerKit) -> None:

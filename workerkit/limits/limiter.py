@@ -122,15 +122,16 @@ class LimitPolicy:
             raise
 
     def slot(self, keys: Keys, part: str, cost: int, owner: str, wait: float) -> Flow[Slot]:
-        """Ask until admitted, or until the time to wait would pass `wait` seconds: then the slot's decision says no."""
+        """Ask until admitted, or `wait` seconds have passed or cannot suffice: then the slot says no."""
         deadline = monotonic() + wait
         while True:
             asked = monotonic()
             decision = yield from self.ask(keys, part, cost, owner)
             left = deadline - monotonic()
-            if decision.allowed or decision.retry_after > left:
+            hopeless = decision.retry_after > left and decision.bound_by != "concurrency"  # whose wait is only a hint
+            if decision.allowed or left <= 0 or hopeless:
                 return Slot(owner, decision, asked + self.lease if self.concurrency else inf)
-            yield from Sleep(decision.retry_after)
+            yield from Sleep(min(decision.retry_after, left))
 
     def _decide(self, name: str, keys: Keys, part: str, cost: int, owner: str, *, take: int) -> Call[Decision]:
         self.check_cost(cost)
