@@ -93,21 +93,21 @@ class LeaseLost(WorkerKitError):
 
 
 class JobError(WorkerKitError):
-    """A write to a job record was refused; the record is as it was. `job_id` names it."""
+    """An attempt at a job may not go on. `job_id` names the job."""
 
     job_id: str
 
 
 class JobFenced(JobError):
-    """A newer attempt of this job has begun; this one must stop."""
+    """A newer attempt of this job has begun; this one must stop. Nothing was written."""
 
 
 class JobCancelled(JobError):
-    """The job was cancelled."""
+    """The job was cancelled; what the write said is kept."""
 
 
 class JobFinished(JobError):
-    """The job has ended; a terminal record is final."""
+    """The job has ended; a terminal record is final. Nothing was written."""
 
 
 class JobMissing(JobError):

@@ -17,9 +17,8 @@ from workerkit.api.engine import Engine
 from workerkit.api.limiter import Limiter
 from workerkit.api.settings import load
 from workerkit.core.call import Call, as_is
-from workerkit.core.events import Hooks
+from workerkit.core.events import Hooks, LimitOpen
 from workerkit.errors import OutcomeUnknown, RateLimited, StoreUnavailable
-from workerkit.limits.decision import LimitOpen
 
 FORK = multiprocessing.get_context("fork")
 

@@ -13,14 +13,14 @@ from workerkit.api.engine import Engine
 from workerkit.api.limiter import AioLimiter, Limiter
 from workerkit.api.settings import load
 from workerkit.core.call import Call
-from workerkit.core.events import BackgroundTrouble, Hooks
+from workerkit.core.events import BackgroundTrouble, Hooks, LimitOpen
 from workerkit.core.flow import Sleep
 from workerkit.core.keys import Keys
 from workerkit.core.rates import parse_rates
 from workerkit.errors import DefinitionError, OutcomeUnknown, RateLimited, StoreRefused, StoreUnavailable
 from workerkit.limits import lease as slots
 from workerkit.limits import limiter as policies
-from workerkit.limits.decision import Decision, LimitOpen
+from workerkit.limits.decision import Decision
 from workerkit.limits.lease import Slot
 from workerkit.limits.limiter import HINT, LimitPolicy
 

@@ -11,12 +11,12 @@ from workerkit.api.held import AioHeld, Held, Plan
 from workerkit.core.call import Call
 from workerkit.core.durations import Duration, seconds
 from workerkit.core.encoding import digest
-from workerkit.core.events import BackgroundTrouble
+from workerkit.core.events import BackgroundTrouble, LimitOpen
 from workerkit.core.flow import Flow
 from workerkit.core.keys import Keys
 from workerkit.core.rates import parse_rates
 from workerkit.errors import DefinitionError, OutcomeUnknown, RateLimited, StoreError, StoreUnavailable
-from workerkit.limits.decision import Decision, LimitOpen
+from workerkit.limits.decision import Decision
 from workerkit.limits.lease import Slot
 from workerkit.limits.limiter import LEASE, LimitPolicy
 

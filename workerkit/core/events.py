@@ -52,6 +52,15 @@ class CacheTrouble(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitOpen(Event):
+    """Redis was down, and a limiter with `when_down="open"` admitted without counting."""
+
+    name: ClassVar[str] = "limits.open"
+    limiter: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskParked(Event):
     """A throttled task went to the waitlist."""
 

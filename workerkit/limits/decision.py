@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from workerkit.core.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +21,3 @@ class Decision:
     retry_after: float
     reset_after: float
     bound_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class LimitOpen(Event):
-    """Redis was down, and a limiter with `when_down="open"` admitted without counting."""
-
-    name: ClassVar[str] = "limits.open"
-    limiter: str
-    reason: str

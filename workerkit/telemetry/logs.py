@@ -12,13 +12,14 @@ from workerkit.core.events import (
     Event,
     GuardWarning,
     JobEvent,
+    LimitOpen,
     StoreDown,
     TaskParked,
     TicketTrouble,
 )
 
 _ROUTINE = (TaskParked, JobEvent)  # one for each task: of interest only when one looks for it
-_WARNINGS = (StoreDown, GuardWarning, CacheTrouble, TicketTrouble, BackgroundTrouble)
+_WARNINGS = (StoreDown, LimitOpen, GuardWarning, CacheTrouble, TicketTrouble, BackgroundTrouble)
 
 
 def log(event: Event) -> None:
