@@ -58,7 +58,7 @@ def test_accepts(text: str, rate: Rate) -> None:
 def test_refuses_and_says_what_to_write(text: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         parse_rate(text)
-    assert "10" in str(caught.value).replace(text, "")
+    assert 'write it like "100/s"' in str(caught.value)
     assert len(str(caught.value)) < 500
 
 

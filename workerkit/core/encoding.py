@@ -314,7 +314,7 @@ def _encoder(cls: Any) -> _Encoder:
     if not all(each.__flags__ & _HEAP_TYPE for each in cls.__mro__[: cls.__mro__.index(base)]):
         return _refuse
     if base is not object:
-        return _refuse if hasattr(cls, "__dataclass_fields__") else _subclass(cls, base)
+        return _subclass(cls, base)
     if "__dataclass_fields__" in vars(cls):
         from dataclasses import fields
 

@@ -124,6 +124,6 @@ class Hooks:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a hook's error must not reach what it watches
                 if self._on_error:
                     self._on_error(error)

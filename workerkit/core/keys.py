@@ -1,8 +1,8 @@
 """The one grammar of Redis keys: `{namespace}:{kind}:{name}:{part}`, the hash tag in braces.
 
 Kinds: `c` cache, `g` limits and leases, `j` jobs, `w` the waitlist, `h` warming. All keys of one script share one hash
-tag, so they live in one slot of a cluster. Text from outside is either escaped or a digest, so that no separator, brace or
-newline in it can steer a key.
+tag, so they live in one slot of a cluster. Text from outside is either escaped or a digest, so that no separator,
+brace or newline in it can steer a key.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _LONGEST = 80
 
 
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+
+
 def escape(text: str) -> str:
     """`text` as a key part: injective, readable where it can be, bounded in length."""
-    safe = _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")), text)
+    safe = _UNSAFE.sub(_percent, text)
     if 0 < len(safe) <= _LONGEST:
         return safe
     # "~" is never left unescaped above, so a digest cannot be mistaken for a name.

@@ -61,7 +61,8 @@ def parse_rate(text: str) -> Rate:
     try:
         return Rate(int(count[1]), seconds(period, what="period"), count[2] or "")
     except DefinitionError as error:
-        raise DefinitionError(f"rate {text!r}: {error}") from None
+        reason = str(error).partition(";")[0]
+        raise DefinitionError(f"rate {text!r}: {reason}; {_HINT}") from None
 
 
 def _split(text: str) -> tuple[re.Match[str] | None, str]:

@@ -68,7 +68,7 @@ class Ticker:
                 continue
             try:
                 beat.act()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - reported, and tried again next time
                 self._hooks.emit(BackgroundTrouble(beat.what, f"{type(error).__name__}: {error}"))
             with self._changed:
                 # From now, not from `due`: after a pause of the process the missed turns are not made up.
@@ -100,7 +100,7 @@ class AioTicker:
             await asyncio.sleep(interval)
             try:
                 await act()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - reported, and tried again next time
                 self._hooks.emit(BackgroundTrouble(what, f"{type(error).__name__}: {error}"))
 
 
