@@ -41,7 +41,11 @@ class Keeper:
 
     def __exit__(self, *_: object) -> None:
         cast("IO[bytes]", self._process.stdin).close()
-        self._process.wait()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # something cannot even be killed: the demo's end must not hang on it
+            self._process.wait()
         self._reports.close()
 
     def start(self, name: str, command: list[str], environment: Mapping[str, str]) -> int:

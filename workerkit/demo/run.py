@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CHILDREN = 4
 BOOT = 20.0  # seconds for everything to be up
 DEADLINE = 50.0  # seconds after which the demo ends with what it has
-SETTLE = 3.0  # seconds for the children's last counts, which they send every second
+SETTLE = 3.0  # seconds for the last lines and counts of the worker's children
 KILL_AT = 0.4  # of the import's rows
 
 
@@ -108,7 +108,7 @@ class Stage:
             self._tick(watch)
         found.note("all jobs are done" if not found.expected.keys() - found.results.keys() else "out of time")
         settled = time.monotonic() + SETTLE
-        while time.monotonic() < settled and not watch.counted_all():
+        while time.monotonic() < settled and not watch.complete():
             self._patience.pause()
             self._tick(watch)
 

@@ -38,10 +38,10 @@ class Watch:
         self._rows_at: deque[tuple[float, int]] = deque()
 
     def look(self) -> None:
-        """Bring the findings up to date."""
+        """Bring the findings up to date. Results come first: what led to them is then written down already."""
+        self._collect_results()
         self._read_evidence()
         self._ask_kit()
-        self._collect_results()
         self._count_connections()
         if fresh := list(self._api_log.lines()):
             self._api_lines += fresh
@@ -64,11 +64,15 @@ class Watch:
         except ProcessLookupError:
             return False
 
-    def counted_all(self) -> bool:
-        """Whether the ledger has each execution of a lookup: a child sends its counts every second."""
-        stats, name = self.findings.stats, project.lookup.name
-        executed: int = sum(each["task"] == name for each in self.findings.executions)
-        return stats.hits + stats.stale + stats.misses >= executed
+    def complete(self) -> bool:
+        """Whether every job has left its last line, and the ledger has each execution of a lookup.
+
+        A child writes the line just after the result, and sends its counts every second.
+        """
+        stats, done = self.findings.stats, self.findings.executions
+        lookups: int = sum(each["task"] == project.lookup.name for each in done)
+        succeeded = {each["id"] for each in done if each["state"] == "SUCCESS"}
+        return self.findings.expected.keys() <= succeeded and stats.hits + stats.stale + stats.misses >= lookups
 
     def _read_evidence(self) -> None:
         found = self.findings

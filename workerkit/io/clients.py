@@ -35,7 +35,9 @@ class _Pipeline(redis.client.Pipeline):
         try:
             return super().execute(raise_on_error)
         finally:
-            SHIELD.leave(before)
+            if before >= 0:
+                SHIELD.depth = before
+                SHIELD.deliver()
 
 
 class Client(redis.Redis):
@@ -46,7 +48,9 @@ class Client(redis.Redis):
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py's
         finally:
-            SHIELD.leave(before)
+            if before >= 0:
+                SHIELD.depth = before
+                SHIELD.deliver()
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _Pipeline:
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
