@@ -347,7 +347,7 @@ def _sync_wrapper(memo: Memo[Any, Any], returning: Callable[[], Flow[None]] | No
         except StoreError as error:
             memo.trouble(str(error))
             return engine.runner.run(fetcher.alone(key, memo.compute(key, args, kwargs)))
-        value = fetcher.fresh(found)
+        value = fetcher.hit(found)
         if value is MISSING:
             return engine.runner.run(fetcher.fetch(key, memo.compute(key, args, kwargs), found))
         return value
@@ -371,7 +371,7 @@ def _async_wrapper(memo: Memo[Any, Any], returning: Callable[[], Flow[None]] | N
             memo.trouble(str(error))
             flow = fetcher.alone(key, memo.aio.compute(key, args, kwargs))
         else:
-            value = fetcher.fresh(found)
+            value = fetcher.hit(found)
             if value is not MISSING:
                 return value
             flow = fetcher.fetch(key, memo.aio.compute(key, args, kwargs), found)

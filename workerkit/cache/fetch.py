@@ -53,8 +53,16 @@ class Fetcher(Generic[V]):
         self._now_us = now_us
         self._trouble = trouble
 
-    def fresh(self, found: Found) -> Any:
+    def hit(self, found: Found) -> Any:
         """The value of a fresh entry, counted as a hit, or MISSING. The whole of the hot path after the read."""
+        value = self.fresh(found)
+        if value is not MISSING:
+            self.ledger.hits += 1
+            self.ledger.saved_us += found.envelope.cost_us  # type: ignore[union-attr]  # a fresh value came out of one
+        return value
+
+    def fresh(self, found: Found) -> Any:
+        """The value of a fresh entry, or MISSING; nothing is counted."""
         entry = found.envelope
         if entry is None:
             if found.there:
@@ -91,23 +99,22 @@ class Fetcher(Generic[V]):
         return (yield from self._compute(key, compute, token))
 
     def _old(self, found: Found) -> Any:
+        """The value of a stale entry, counted, or MISSING."""
         entry = found.envelope
         if entry is None or self._now_us() >= entry.hard_us:
             return MISSING
-        return self._load(entry, stale=True)
+        value = self._load(entry)
+        if value is not MISSING:
+            self.ledger.stale += 1
+            self.ledger.saved_us += entry.cost_us
+        return value
 
-    def _load(self, entry: Envelope, *, stale: bool = False) -> Any:
+    def _load(self, entry: Envelope) -> Any:
         try:
-            value = self.codec.load(entry.body)
+            return self.codec.load(entry.body)
         except CodecError as error:
             self._trouble(str(error))
             return MISSING
-        if stale:
-            self.ledger.stale += 1
-        else:
-            self.ledger.hits += 1
-        self.ledger.saved_us += entry.cost_us
-        return value
 
     def _refresh(self, key: EntryKey, compute: Callable[[str], Invoke[V]], found: Found, old: V) -> Flow[V]:
         """One caller computes anew; all others get the old value at once."""

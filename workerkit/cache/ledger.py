@@ -12,7 +12,10 @@ LIFE_MS = 30 * 86_400_000  # a function that nobody calls for a month is forgott
 
 
 class CacheStats(NamedTuple):
-    """Counts since the ledger began. `saved` is seconds: what hits would have cost to compute."""
+    """Counts since the ledger began. Each call is a hit, a stale hit or a miss; misses compute, or wait for who does.
+
+    `errors` are uses of the cache that failed; `saved` is seconds: what hits would have cost to compute.
+    """
 
     hits: int = 0
     stale: int = 0
