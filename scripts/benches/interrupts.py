@@ -1,8 +1,8 @@
 """What a soft time limit does to a client of Redis: plain redis-py and workerkit, hit in the middle of their GETs.
 
-The handlers raise, as billiard's does for Celery's `soft_time_limit`. Half of the interrupts come from a timer (SIGALRM), half
-as SIGUSR1 from a second thread of the same process; a third thread shares the client. Every value names its key,
-so a reply that belongs to another call shows itself.
+The handlers raise, as billiard's does for Celery's `soft_time_limit`. Half of the interrupts come from a timer
+(SIGALRM), half as SIGUSR1 from a second thread of the same process; a third thread shares the client. Every value
+names its key, so a reply that belongs to another call shows itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workerkit.testing.servers import RunningServer
 
 HUNG = 75
 PATIENCE = 3.0  # seconds without a single call, after which a thread hangs
@@ -38,6 +41,7 @@ ROWS = {
     "broken": "other errors",
     "leaked": "leaked connections",
     "exhausted": "pools emptied for good",
+    "opened": "connections opened",
     "most_connections": "most connections at once",
     "crashed": "processes that crashed (SIGSEGV)",
     "hung": "processes that hung for ever",
@@ -220,13 +224,14 @@ def storm(client: str, url: str, wanted: int, seed: int) -> None:
     Storm(made, wanted, random.Random(seed)).run()
 
 
-def measure(client: str, url: str, wanted: int, seed: int) -> dict[str, float]:
+def measure(client: str, server: RunningServer, wanted: int, seed: int) -> dict[str, float]:
     """One client under fire in a process of its own, and in another one where that crashes."""
     total: Counter[str] = Counter()
     most = 0
     began = time.perf_counter()
+    opened = connections(server)
     while total["interrupts"] < wanted:
-        arguments = ["--client", client, "--url", url, "--interrupts", str(wanted - total["interrupts"])]
+        arguments = ["--client", client, "--url", server.url, "--interrupts", str(wanted - total["interrupts"])]
         arguments += ["--seed", str(seed + total["crashed"] + total["hung"])]
         done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, check=False)
         if done.returncode not in {0, HUNG, -signal.SIGSEGV}:
@@ -237,7 +242,14 @@ def measure(client: str, url: str, wanted: int, seed: int) -> dict[str, float]:
         total["crashed"] += done.returncode == -signal.SIGSEGV
         total["hung"] += done.returncode == HUNG
     total["most_connections"] = most
+    total["opened"] = connections(server) - opened - 1
     return {**{row: total[row] for row in ROWS}, "seconds": round(time.perf_counter() - began, 1)}
+
+
+def connections(server: RunningServer) -> int:
+    """How many the server has taken so far; asking costs one."""
+    stats = str(server.cli("INFO", "stats"))
+    return int(stats.partition("total_connections_received:")[2].split()[0])
 
 
 def run(interrupts: int, seed: int) -> dict[str, dict[str, float]]:
@@ -247,7 +259,7 @@ def run(interrupts: int, seed: int) -> dict[str, dict[str, float]]:
     with start_server("valkey", tcp=True) as server:  # by TCP, as most are: redis-py's checks differ on a unix socket
         for number in range(KEYS):
             server.cli("SET", f"key:{number}", f"key:{number}")
-        return {client: measure(client, server.url, interrupts, seed) for client in CLIENTS}
+        return {client: measure(client, server, interrupts, seed) for client in CLIENTS}
 
 
 def show(counted: dict[str, dict[str, float]], seed: int) -> None:

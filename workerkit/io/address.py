@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,26 +20,46 @@ _EXAMPLES = "redis://localhost:6379/1, rediss://user:password@host:6380/0, unix:
 _OPTIONS = {"db", "ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname"}
 
 
-@dataclass(frozen=True, slots=True)
+_VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+
+
+@dataclass(frozen=True)
 class Address:
     """One server: `transport` is "tcp", "tls" or "unix"; `arguments` are redis-py's connection arguments."""
 
     shown: str
     transport: str
     arguments: Mapping[str, Any] = field(repr=False)
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     db: int = 0
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """Shared by all its connections: reading the authorities' certificates takes longer than a handshake does."""
+        if self.transport != "tls":
+            return None
+        options = self.arguments
+        try:
+            context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+            if certificate := options.get("ssl_certfile"):
+                context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+        except OSError as error:
+            raise DefinitionError(
+                f"{self.shown}: ssl_ca_certs, ssl_certfile or ssl_keyfile names a file that will not do ({error})"
+            ) from None
+        verify = _VERIFY[options.get("ssl_cert_reqs", "required")]
+        context.check_hostname = verify != ssl.CERT_NONE and options.get("ssl_check_hostname", True)
+        context.verify_mode = verify
+        return context
 
 
 def masked(url: str) -> str:
     """`url` without its user, password and options, fit to be shown."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        return f"{parts.scheme}://{host}{parts.path}"
-    except ValueError:
-        return "(an unreadable URL)"
+    scheme, _, rest = url.partition("://")
+    # By hand: a password with an unescaped "/", "?" or "#" in it would not be where a parser looks for it.
+    place = rest if rest.startswith("/") else rest.rpartition("@")[2]
+    return f"{scheme}://{re.split('[?#]', place)[0]}"
 
 
 def parse_address(url: str, *, what: str) -> Address:
@@ -52,6 +75,9 @@ def parse_address(url: str, *, what: str) -> Address:
         raise DefinitionError(f"{what}: {scheme}:// is not supported yet; write {_EXAMPLES}")
     if scheme not in {"redis", "rediss", "unix"}:
         raise DefinitionError(f"{what}: {masked(url)} has no scheme that is known; write {_EXAMPLES}")
+    authority = re.split("[/?#]", rest)[0]
+    if "@" in rest[len(authority) :] and authority and (scheme != "unix" or "@" not in authority):
+        raise DefinitionError(f"{what}: write '/', '?', '#', '@' in a user, password or option as %2F, %3F, %23, %40")
     plain = f"{scheme}://{rest}"
     try:
         unknown = {name for name, _ in parse_qsl(urlsplit(plain).query, keep_blank_values=True)} - _OPTIONS
@@ -59,7 +85,7 @@ def parse_address(url: str, *, what: str) -> Address:
         if unknown:
             names = ", ".join(sorted(_OPTIONS))
             raise DefinitionError(f"{what}: option {', '.join(sorted(unknown))} is not known; there are {names}")
-        found = dict(parse_url(plain))
+        found = dict(parse_url(plain))  # type: ignore[no-untyped-call]  # redis-py's
         return _address(scheme, plain, found, what)
     except DefinitionError:
         raise
@@ -71,14 +97,18 @@ def parse_address(url: str, *, what: str) -> Address:
 def _address(scheme: str, url: str, found: dict[str, Any], what: str) -> Address:
     found.pop("connection_class", None)
     path = urlsplit(url).path.strip("/")
-    if scheme != "unix" and path and not path.isdigit():
+    if scheme != "unix" and path and not path.isdecimal():
         raise DefinitionError(f"{what}: database {path!r} is not a number; write redis://host:6379/1")
+    if int(found.get("db", 0)) < 0:
+        raise DefinitionError(f"{what}: a database has no negative number; write redis://host:6379/1")
     if scheme == "unix":
         if not found.get("path"):
             raise DefinitionError(f"{what}: a unix:// URL needs the path of a socket, as in unix:///run/redis.sock")
     else:
         found.setdefault("host", "localhost")
         found.setdefault("port", 6379)
+    if found.get("ssl_cert_reqs", "required") not in _VERIFY:
+        raise DefinitionError(f"{what}: ssl_cert_reqs is one of {', '.join(_VERIFY)}")
     return Address(
         shown=masked(url),
         transport={"redis": "tcp", "rediss": "tls", "unix": "unix"}[scheme],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +25,7 @@ _CLASSES: dict[str, Any] = {
 class AioLink:
     """A connection of one event loop."""
 
-    __slots__ = ("_connection", "used")
+    __slots__ = ("_connection", "_poll", "used")
 
     def __init__(self, address: Address) -> None:
         self._connection = _CLASSES[address.transport](
@@ -34,6 +35,9 @@ class AioLink:
             socket_connect_timeout=None,
             **connection_arguments(address),
         )
+        if address.tls:
+            self._connection.ssl_context.context = address.tls
+        self._poll = select.poll()
         self.used = 0.0
 
     async def open(self, commands: list[tuple[Word, ...]], deadline: float) -> list[Any]:
@@ -43,15 +47,21 @@ class AioLink:
                 await self._connection.connect()
         except (redis.RedisError, OSError) as error:
             raise Lost(str(error) or "no answer in time", sent=False) from None
+        self._poll.register(self._writer.get_extra_info("socket"), select.POLLIN)
         try:
             return await self.exchange(commands, deadline)
         except Lost as lost:
             raise Lost(str(lost), sent=False) from None  # a handshake executes nothing
 
     def hung_up(self) -> bool:
-        """Whether the server closed this idle connection."""
-        reader = self._connection._reader  # redis-py asks only by reading, which would cost a turn of the loop
-        return reader is None or reader.at_eof()
+        """Whether the server closed this idle connection, or sent what nobody asked for."""
+        # The socket itself is asked: the loop may not have had a turn since, and the reader knows no reset as an end.
+        writer = self._writer
+        return writer is None or writer.is_closing() or bool(self._poll.poll(0))
+
+    @property
+    def _writer(self) -> Any:
+        return self._connection._writer  # noqa: SLF001 - redis-py tells the state of its stream only by reading
 
     async def exchange(self, commands: Iterable[tuple[Word, ...]], deadline: float) -> list[Any]:
         """Send the commands in one write and read a reply for each; error replies are values.
@@ -68,7 +78,7 @@ class AioLink:
 
     async def _read(self) -> Any:
         try:
-            return await self._connection.read_response(disable_decoding=True)
+            return await self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
         except (redis.ResponseError, redis.exceptions.BusyLoadingError, redis.AuthenticationError) as error:
             return error
 
@@ -79,4 +89,4 @@ class AioLink:
 
 async def _prepare_parser(connection: Any) -> None:
     # What redis-py's own on_connect does first; without it the parser has no stream to read from.
-    connection._parser.on_connect(connection)
+    connection._parser.on_connect(connection)  # noqa: SLF001 - see above

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import AsyncGenerator, Hashable, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,8 @@ from workerkit.io.runner import Carried
 from workerkit.io.server import Server
 
 T = TypeVar("T")
+# The computations within which this code runs. A context variable can only be global.
+_LEADERS: ContextVar[frozenset[asyncio.Task[Any] | None]] = ContextVar("workerkit_leaders", default=frozenset())
 
 
 class _Loop:
@@ -29,6 +32,24 @@ class _Loop:
         self.pools = {store: by_server[id(server)] for store, server in servers.items()}
         self.shared: dict[Hashable, asyncio.Task[Any]] = {}
         self.cleanups: set[asyncio.Task[Any]] = set()
+        # asyncio.run ends what async generators are left before it closes the loop, so one of them can close the pools.
+        self._end = self._close_at_the_end()
+        try:
+            self._end.__anext__().send(None)
+        except StopIteration:
+            pass
+
+    async def close(self) -> None:
+        if self.cleanups:
+            await asyncio.wait(self.cleanups)
+        for pool in set(self.pools.values()):
+            await pool.close()
+
+    async def _close_at_the_end(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self.close()
 
 
 class AioRunner:
@@ -48,6 +69,10 @@ class AioRunner:
         loop = asyncio.get_running_loop()
         here = self._loops.get(loop)
         if here is None or here.pid != os.getpid():
+            for reference in self._loops.keyrefs():
+                other = reference()
+                if other is not None and other.is_closed():
+                    self._loops.pop(other, None)  # its connections hold on to it: it would never go by itself
             here = self._loops[loop] = _Loop(self._servers)
         return here
 
@@ -68,11 +93,7 @@ class AioRunner:
 
     async def close(self) -> None:
         """Close this loop's free connections."""
-        here = self._here()
-        if here.cleanups:
-            await asyncio.wait(here.cleanups)
-        for pool in set(here.pools.values()):
-            await pool.close()
+        await self._here().close()
 
     async def _drive(self, flow: Flow[T], thrown: BaseException | None = None) -> T:
         try:
@@ -164,17 +185,24 @@ class AioRunner:
         shared = self._here().shared
         while True:
             task = shared.get(step.key)
-            if task is None:
-                task = shared[step.key] = asyncio.create_task(self._drive(step.flow()))
+            if task in _LEADERS.get():
+                return await self._drive(step.flow())  # it asks for itself while computing: waiting would never end
+            mine = task is None or task.done()
+            if task is None or mine:
+                task = shared[step.key] = asyncio.create_task(self._lead(step))
                 task.add_done_callback(lambda done: self._end_share(shared, step.key, done))
             try:
                 # Shielded: who is cancelled leaves, and the computation goes on for the others.
                 value: T = await asyncio.shield(task)
                 return value
             except BaseException as error:
-                mine = not task.done() or task.cancelled() or not isinstance(error, self.personal)
-                if mine:
+                if mine or not task.done() or task.cancelled() or not isinstance(error, self.personal):
                     raise
+
+    async def _lead(self, step: Share[T]) -> T:
+        # Set in this task's own copy of the context, so that the user's code carries it wherever it goes.
+        _LEADERS.set(_LEADERS.get() | {asyncio.current_task()})
+        return await self._drive(step.flow())
 
     @staticmethod
     def _end_share(shared: dict[Hashable, asyncio.Task[Any]], key: Hashable, task: asyncio.Task[Any]) -> None:

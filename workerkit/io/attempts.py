@@ -16,19 +16,13 @@ from redis import exceptions as replies
 
 from workerkit.core.call import Call, Word
 from workerkit.errors import OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
-from workerkit.io.link import Lost
+from workerkit.io.link import Lost, NotYet, passes
 from workerkit.io.server import Server
 
 FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.1
-# Answers that prove that nothing was executed, and that pass: failover, start-up, a long script, a slot on the move.
-_NOT_YET = (
-    replies.BusyLoadingError,
-    replies.ReadOnlyError,
-    replies.ClusterDownError,
-    replies.MasterDownError,
-    replies.TryAgainError,
-)
+# A failover: the name may lead to another server by now.
+_MOVED_ON = (replies.ReadOnlyError, replies.MasterDownError)
 
 
 class Wire:
@@ -66,53 +60,60 @@ def attempts(calls: Sequence[Call[Any]], server: Server, deadline: float) -> Att
     server.admit(time.monotonic())
     done: list[Any] = [None] * len(calls)
     todo = list(range(len(calls)))
-    whole = [False] * len(calls)
+    whole: set[int] = set()
     fresh = resent = False
     pause = FIRST_PAUSE
     while todo:
         try:
-            answers = yield Wire([calls[i] for i in todo], [whole[i] for i in todo], fresh=fresh)
+            answers = yield Wire([calls[i] for i in todo], [i in whole for i in todo], fresh=fresh)
+        except NotYet as refused:
+            answers = [refused.answer] * len(todo)  # the handshake's answer holds for all that would have followed
         except Lost as lost:
-            server.failed(str(lost))
-            if not lost.sent:
-                raise _unavailable(calls[todo[0]], server, str(lost)) from None
-            if any(calls[i].once for i in todo):
-                raise _unknown(calls[todo[0]], server, str(lost)) from None
-            if resent or time.monotonic() >= deadline:
-                raise _unavailable(calls[todo[0]], server, str(lost)) from None
+            _judge(lost, [calls[i] for i in todo], server, last=resent or time.monotonic() >= deadline)
             fresh = resent = True  # one more time on a new connection: the old one may have died while idle
             continue
-        again: list[int] = []
-        wait = False
-        for i, answer in zip(todo, answers, strict=True):
-            done[i] = answer
-            if not isinstance(answer, Exception):
-                continue
-            if isinstance(answer, replies.NoScriptError):
-                whole[i] = True
-                again.append(i)
-            elif _is_late(answer, server):
-                again.append(i)
-            elif isinstance(answer, _NOT_YET) or str(answer).startswith("BUSY"):
-                again.append(i)
-                wait = True
-        todo = again
+        todo, wait, fresh = _settle(todo, answers, done, whole, server)
         if todo and time.monotonic() + pause * wait >= deadline:
             server.failed(str(done[todo[0]]))
             raise _unavailable(calls[todo[0]], server, f"it answered only {done[todo[0]]}")
         if wait:
             yield Pause(pause * (0.5 + 0.5 * random.random()))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, LONGEST_PAUSE)
-        fresh = wait  # after a failover the name may lead to another server
     server.succeeded()
-    return _parsed(calls, done, server)
+    return [
+        _refuse(call, server, answer) if isinstance(answer, Exception) else call.parse(answer)
+        for call, answer in zip(calls, done, strict=True)
+    ]
 
 
-def _parsed(calls: Sequence[Call[Any]], answers: list[Any], server: Server) -> list[Any]:
-    for call, answer in zip(calls, answers, strict=True):
-        if isinstance(answer, Exception):
-            _refuse(call, server, answer)
-    return [call.parse(answer) for call, answer in zip(calls, answers, strict=True)]
+def _judge(lost: Lost, calls: Sequence[Call[Any]], server: Server, *, last: bool) -> None:
+    """Raise what a loss means for these calls, unless they may be sent again."""
+    server.failed(str(lost))
+    if lost.sent and any(call.once for call in calls):
+        raise _unknown(calls[0], server, str(lost)) from None
+    if last or not lost.sent:
+        raise _unavailable(calls[0], server, str(lost)) from None
+
+
+def _settle(
+    todo: Sequence[int], answers: Sequence[Any], done: list[Any], whole: set[int], server: Server
+) -> tuple[list[int], bool, bool]:
+    """Note the answers: which calls go again, whether after a pause, and whether on a new connection."""
+    again: list[int] = []
+    wait = fresh = False
+    for i, answer in zip(todo, answers, strict=True):
+        done[i] = answer
+        if not isinstance(answer, Exception):
+            continue
+        if isinstance(answer, replies.NoScriptError):
+            whole.add(i)
+        elif passes(answer):
+            wait = True
+            fresh = fresh or isinstance(answer, _MOVED_ON)
+        elif not _is_late(answer, server):
+            continue
+        again.append(i)
+    return again, wait, fresh
 
 
 def _is_late(answer: Exception, server: Server) -> bool:

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -23,9 +24,7 @@ except ImportError:  # pragma: no cover - another Python implementation
 
 Handler = Callable[[int, FrameType | None], Any]
 # SIGUSR1 is billiard's soft time limit; SIGALRM is what `signal.alarm` and `setitimer` users have.
-SIGNALS: tuple[int, ...] = tuple(
-    int(getattr(signal, name)) for name in ("SIGUSR1", "SIGALRM") if hasattr(signal, name)
-)
+SIGNALS: tuple[int, ...] = tuple(int(getattr(signal, name)) for name in ("SIGUSR1", "SIGALRM") if hasattr(signal, name))
 
 
 class Deferring:
@@ -47,23 +46,24 @@ class Deferring:
 class Shield:
     """Counts the round trips under way in the main thread, the only one in which Python runs signal handlers.
 
-    `enter` answers what `leave` must be given; both are absolute, so an interrupt that gets between them (a second
-    one, or one that no handler defers) cannot leave the count wrong.
+    Who enters puts the `depth` back to what `enter` answered, then calls `deliver`. The former by plain assignment: an
+    interrupt that no handler defers (a Ctrl-C) can strike at the start of any function, and `depth` would stay wrong.
     """
 
     def __init__(self) -> None:
         self.depth = 0
         self.pending: list[tuple[int, Handler]] = []
-        self._pid = 0
         self._main: int | None = None
         self._wrapped: dict[int, Deferring] = {}
 
     def enter(self) -> int:
-        """Begin a round trip; -1 outside the main thread, where no handler ever runs."""
-        if self._pid != os.getpid():
+        """Begin a round trip; answers the depth before, -1 outside the main thread, where no handler ever runs."""
+        if get_ident() != self._main:
+            if self._main is not None:
+                return -1
+            os.register_at_fork(after_in_child=self._adopt_process)
             self._adopt_process()
-        if threading.get_ident() != self._main:
-            return -1
+            return self.enter()
         for signum in SIGNALS:
             handler = _installed(signum)
             if handler is not self._wrapped.get(signum) and callable(handler):
@@ -72,22 +72,13 @@ class Shield:
         self.depth = before + 1
         return before
 
-    def leave(self, before: int) -> None:
-        """End a round trip; runs what was deferred once none is under way."""
-        if before < 0:
-            return
-        self.depth = before
-        if self.pending and not before:
-            self.deliver()
-
     def lower(self) -> int:
-        """Let interrupts through while user code runs inside a flow; answers what `leave` gets afterwards."""
-        if threading.get_ident() != self._main:
+        """Let interrupts through while user code runs inside a flow; answers what `restore` gets afterwards."""
+        if get_ident() != self._main:
             return -1
         before = self.depth
         self.depth = 0
-        if self.pending:
-            self.deliver()
+        self.deliver()
         return before
 
     def restore(self, before: int) -> None:
@@ -96,7 +87,8 @@ class Shield:
             self.depth = before
 
     def deliver(self) -> None:
-        while self.pending:
+        """Run what was deferred, unless a round trip is still under way; nothing outside the main thread."""
+        while self.pending and not self.depth and get_ident() == self._main:
             signum, handler = self.pending.pop(0)
             handler(signum, None)
 
@@ -108,7 +100,6 @@ class Shield:
 
     def _adopt_process(self) -> None:
         # After a fork only the forking thread lives on: nothing is under way, whatever the parent was doing.
-        self._pid = os.getpid()
         self._main = threading.main_thread().ident
         self.depth = 0
         self.pending.clear()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from weakref import WeakSet
+from weakref import WeakMethod, WeakSet
 
 from workerkit.errors import PoolExhausted
 from workerkit.io.link import Link
@@ -22,12 +22,17 @@ class Pool:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._reset()
+        # At the fork and not at the next call: of two threads that call first, one could take what the other resets.
+        reset = WeakMethod(self._reset)
+        os.register_at_fork(after_in_child=lambda: (forget := reset()) and forget())
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
+        """Begin empty. A forked child forgets its parent's connections, and does not close them: they are in use."""
         self._free: list[Link] = []
         self._alive: WeakSet[Link] = WeakSet()
-        self._room = threading.Condition(threading.Lock())
+        # Taken by itself, not through the condition: an interrupt that strikes there would leave it locked for ever.
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._waiting = 0
 
     @property
@@ -45,9 +50,6 @@ class Pool:
 
         Raises PoolExhausted after the options' `wait`, Lost when none can be opened before `deadline`.
         """
-        if self._pid != os.getpid():
-            # The parent's sockets: the parent goes on using them, so they are forgotten here, not shut down.
-            self._reset()
         while self._free:
             try:
                 link = self._free.pop()
@@ -67,13 +69,13 @@ class Pool:
         if len(self._free) > self._server.options.minimum:
             self._trim(link.used)
         if self._waiting:
-            with self._room:
+            with self._lock:
                 self._room.notify()
 
     def drop(self, link: Link) -> None:
         """Close a connection whose state is not known."""
         link.close()
-        with self._room:
+        with self._lock:
             self._alive.discard(link)
             self._room.notify()
 
@@ -113,7 +115,7 @@ class Pool:
         """A new connection's place, or one that became free while waiting for it."""
         options = self._server.options
         began = time.monotonic()
-        with self._room:
+        with self._lock:
             self._waiting += 1
             try:
                 while True:

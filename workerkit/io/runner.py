@@ -8,7 +8,6 @@ import threading
 import time
 import warnings
 from collections.abc import Hashable, Mapping
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from workerkit.core.call import Call
@@ -22,7 +21,7 @@ from workerkit.io.server import Server
 T = TypeVar("T")
 
 
-class Carried(Exception):  # noqa: N818 - it is not an error, it carries one
+class Carried(Exception):
     """A StopIteration of the user's function: thrown into a generator as it is, it would become RuntimeError."""
 
     def __init__(self, error: BaseException) -> None:
@@ -43,7 +42,6 @@ class Runner:
         self._servers = servers
         self._timeout = timeout
         self._shared: dict[tuple[int, Hashable], _Shared] = {}
-        self._lock = threading.Lock()
         self._warned = False
         self.personal: tuple[type[BaseException], ...] = ()
 
@@ -61,6 +59,17 @@ class Runner:
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a Flow to its end. Its cleanup runs whatever happens: errors and interrupts are thrown into it."""
+        try:
+            return self._drive(flow)
+        except Carried as carried:
+            raise carried.error from None
+
+    def close(self) -> None:
+        """Close the free connections."""
+        for pool in set(self._pools.values()):
+            pool.close()
+
+    def _drive(self, flow: Flow[T]) -> T:
         before = SHIELD.enter()
         try:
             step = next(flow)
@@ -68,21 +77,19 @@ class Runner:
                 try:
                     result = self._step(step)
                 except BaseException as error:  # noqa: BLE001 - thrown into the flow, which decides
+                    if before >= 0:
+                        SHIELD.depth = before + 1  # what was interrupted may have been user code
                     step = flow.throw(error)
                 else:
                     step = flow.send(result)
         except StopIteration as done:
             value: T = done.value
             return value
-        except Carried as carried:
-            raise carried.error from None
         finally:
-            SHIELD.leave(before)
-
-    def close(self) -> None:
-        """Close the free connections."""
-        for pool in set(self._pools.values()):
-            pool.close()
+            if before >= 0:
+                SHIELD.depth = before
+                if SHIELD.pending:
+                    SHIELD.deliver()
 
     def _step(self, step: Step) -> Any:
         if isinstance(step, Call):
@@ -96,7 +103,7 @@ class Runner:
         return self._share(step)
 
     def _execute(self, calls: tuple[Call[Any], ...], timeout: float | None = None) -> list[Any]:
-        if not self._warned and asyncio._get_running_loop() is not None:
+        if not self._warned and asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, and does not raise
             self._warn()
         store = calls[0].store
         pool, server = self._pools[store], self._servers[store]
@@ -116,7 +123,10 @@ class Runner:
             results: list[Any] = done.value
             return results
         finally:
-            SHIELD.leave(before)
+            if before >= 0:
+                SHIELD.depth = before
+                if SHIELD.pending:
+                    SHIELD.deliver()
 
     @staticmethod
     def _wire(pool: Pool, server: Server, wire: Wire, deadline: float) -> list[Any]:
@@ -163,36 +173,36 @@ class Runner:
     def _share(self, step: Share[T]) -> T:
         key = (os.getpid(), step.key)
         while True:
-            with self._lock:
-                shared = self._shared.get(key)
-                mine = shared is None
-                if shared is None:
-                    shared = self._shared[key] = _Shared()
-            if mine:
+            mine = _Shared()
+            shared = self._shared.setdefault(key, mine)
+            if shared is mine:
                 return self._lead(key, shared, step)
             if shared.thread == threading.get_ident():
-                return self.run(step.flow())  # it asks for itself while computing: waiting would never end
+                return self._drive(step.flow())  # it asks for itself while computing: waiting would never end
             before = SHIELD.lower()
             try:
-                answer: T = shared.future.result()
-                return answer
-            except BaseException as error:
-                if not shared.again or error is not shared.future.exception():
-                    raise
+                shared.wait()
             finally:
                 SHIELD.restore(before)
+            if shared.again:
+                continue
+            if shared.error is not None:
+                raise shared.error
+            answer: T = shared.value
+            return answer
 
     def _lead(self, key: tuple[int, Hashable], shared: _Shared, step: Share[T]) -> T:
         try:
-            value = self.run(step.flow())
+            value = shared.value = self._drive(step.flow())
+            shared.again = False
+            return value
         except BaseException as error:
+            shared.error = error
             shared.again = not isinstance(error, Exception) or isinstance(error, self.personal)
-            self._shared.pop(key, None)
-            shared.future.set_exception(error)
             raise
-        self._shared.pop(key, None)
-        shared.future.set_result(value)
-        return value
+        finally:
+            self._shared.pop(key, None)
+            shared.end()
 
     def _warn(self) -> None:
         self._warned = True
@@ -204,11 +214,30 @@ class Runner:
 
 
 class _Shared:
-    """A computation that others of this process may join; `again` tells them to go round once more."""
+    """A computation that others of this process may join; `again` tells them to go round once more.
 
-    __slots__ = ("again", "future", "thread")
+    Everybody waits on a lock of their own, by one call into C: a condition's lock could stay locked for ever by an
+    interrupt that strikes while it is being taken.
+    """
+
+    __slots__ = ("_latches", "_over", "again", "error", "thread", "value")
 
     def __init__(self) -> None:
-        self.future: Future[Any] = Future()
         self.thread = threading.get_ident()
-        self.again = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.again = True
+        self._over = False
+        self._latches: list[threading.Lock] = []
+
+    def wait(self) -> None:
+        latch = threading.Lock()
+        latch.acquire()
+        self._latches.append(latch)
+        if not self._over:  # asked only now: `end` may have run before the latch was there
+            latch.acquire()
+
+    def end(self) -> None:
+        self._over = True
+        for latch in self._latches:
+            latch.release()

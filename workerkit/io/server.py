@@ -16,7 +16,7 @@ from workerkit.core.clock import ServerClock
 from workerkit.core.events import GuardWarning, Hooks, StoreDown, StoreUp
 from workerkit.errors import GuardEvicts, StoreRefused, StoreUnavailable
 from workerkit.io.address import Address
-from workerkit.io.link import Lost, greeting
+from workerkit.io.link import NotYet, greeting, passes
 
 CLOCK_AGE = 30.0  # seconds after which the server is asked for its time again, in the same write as the next Call
 Eviction = Literal["refuse", "warn"]
@@ -64,12 +64,13 @@ class Server:
     def greeted(self, replies: list[Any], received: float) -> None:
         """Judge the replies of a handshake that ended at `received` (monotonic seconds).
 
-        Raises StoreRefused for a login or database that will not do, GuardEvicts for a guard store that may forget.
+        Raises NotYet while the server is busy or loading, StoreRefused for a login or database that will not do,
+        GuardEvicts for a guard store that may forget.
         """
         memory = replies.pop() if self._guards else None
         for reply in replies:
-            if isinstance(reply, redis.exceptions.BusyLoadingError):
-                raise Lost("it is still loading its data", sent=False)
+            if passes(reply):
+                raise NotYet(reply)
             if isinstance(reply, redis.RedisError):
                 raise StoreRefused(f"{self.shown} refused the connection: {self._said(reply)}", store=self.role)
         self.learn_time(replies[-1], received)
@@ -90,6 +91,9 @@ class Server:
         return self.address.shown
 
     def learn_time(self, reply: Any, received: float) -> None:
+        """Take the reply to a `TIME`; an error in its place teaches nothing, and will be met again in due time."""
+        if isinstance(reply, Exception):
+            return
         self.clock.learn(int(reply[0]) * 1_000_000 + int(reply[1]), received)
 
     def clock_is_old(self, now: float) -> bool:
@@ -105,8 +109,9 @@ class Server:
         if policy == "noeviction" or found.get("maxmemory") == "0":
             return
         message = (
-            f"{self.shown} holds limits, leases and job records, but evicts keys (maxmemory-policy {policy}): set it to "
-            "noeviction, point workerkit_guard_url to a server that is, or accept it with workerkit_guard_eviction='warn'"
+            f"{self.shown} holds limits, leases and job records, but evicts keys (maxmemory-policy {policy}): set it "
+            "to noeviction, point workerkit_guard_url to a server that is, or accept it with "
+            "workerkit_guard_eviction='warn'"
         )
         if self._eviction == "refuse":
             raise GuardEvicts(message, store=self.role, policy=policy)

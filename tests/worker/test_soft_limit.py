@@ -1,0 +1,46 @@
+"""Soft time limits in a real prefork worker: billiard's own handler, in the middle of calls."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+
+KEYS = 100
+
+
+@pytest.fixture
+def app(broker: Any) -> Any:
+    app = broker.load("limited")
+    for number in range(KEYS):
+        app.kit.engine.runner.call(app.Call("set", "cache", app.as_is, args=("SET", f"key:{number}", f"key:{number}")))
+    broker.worker("limited", concurrency=1)
+    return app
+
+
+@pytest.mark.parametrize("interrupts", [500, pytest.param(3000, marks=pytest.mark.heavy)])
+def test_billiards_interrupts_mix_up_no_replies(app: Any, interrupts: int) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    found = app.storm.delay(interrupts, seed).get(timeout=120)
+    print("seed", seed, found)
+    assert found["billiards"]
+    assert found["delivered"] == interrupts
+    assert (found["wrong"], found["swallowed"], found["in_use"], found["depth"]) == (0, 0, 0, 0)
+    assert found["size"] <= 2
+    assert app.checked.delay().get(timeout=20)["wrong"] == 0
+
+
+def test_a_soft_time_limit_in_the_middle_of_a_loop_of_calls(app: Any) -> None:
+    found = app.overrun.delay().get(timeout=20)
+    print(found)
+    assert found["billiards"]
+    assert 0.9 < found["took"] < 3.0
+    assert found["calls"] > 100
+    assert (found["wrong"], found["in_use"], found["depth"]) == (0, 0, 0)
+    with pytest.raises(SoftTimeLimitExceeded):
+        app.overrun_for_good.delay().get(timeout=20)
+    after = app.checked.delay().get(timeout=20)
+    assert after["pid"] == found["pid"]
+    assert (after["wrong"], after["in_use"], after["depth"], after["size"]) == (0, 0, 0, 1)
