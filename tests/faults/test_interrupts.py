@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import Child, Rig, aio_until, command, get, outcome, until
+from tests.rig import Child, Rig, aio_outcome, aio_until, command, get, outcome, until
 from workerkit.core.flow import Invoke, Share, Sleep
 from workerkit.errors import StoreError
 from workerkit.io.interrupts import SHIELD
@@ -333,29 +333,29 @@ class Chaos:
         if isinstance(answer, StoreError):
             self.tally[type(answer).__name__] += 1
         else:
+            self.tally["answered"] += 1
             self.tally["wrong"] += answer != key.encode()
+        return isinstance(answer, StoreError)
 
     def thread(self):
-        while self.tally["calls"] < self.calls:
+        while self.tally["answered"] < self.calls:
             key = self.key()
-            self.note(key, outcome(lambda key=key: self.rig.runner.call(get(key))))
+            if self.note(key, outcome(lambda key=key: self.rig.runner.call(get(key)))):
+                time.sleep(1e-3)
             self.rig.server.breaker.failures = 0  # the faults are the point here, not what keeps callers away
 
     async def coroutine(self):
-        while self.tally["calls"] < self.calls:
+        while self.tally["answered"] < self.calls:
             key = self.key()
-            try:
-                self.note(key, await self.rig.aio.call(get(key)))
-            except StoreError as error:
-                self.note(key, error)
-            await asyncio.sleep(0)
+            failed = self.note(key, await aio_outcome(self.rig.aio.call(get(key))))
+            await asyncio.sleep(1e-3 if failed else 0)
 
     async def coroutines(self):
         await asyncio.gather(*[self.coroutine() for _ in range(5)])
         self.tally["in use"] += self.rig.aio.pools["cache"].in_use
 
 
-@pytest.mark.parametrize("calls", [5000, pytest.param(350_000, marks=heavy)])
+@pytest.mark.parametrize("calls", [3000, pytest.param(150_000, marks=heavy)])
 def test_a_bad_network_never_mixes_up_replies(server, calls, seed):
     """Dropped sockets, resets, half replies, slices and delays, in any order, under threads and coroutines."""
     with FaultProxy(server.url) as proxy:
@@ -376,13 +376,13 @@ def test_a_bad_network_never_mixes_up_replies(server, calls, seed):
         while any(thread.is_alive() for thread in threads):
             for fault, lasts in ((chance.choice(faults), 20), (proxy.normal, 100)):
                 fault()
-                ends = min(chaos.tally["calls"] + lasts, calls)
-                until(lambda ends=ends: chaos.tally["calls"] >= ends)
+                ends = chaos.tally["calls"] + lasts
+                until(lambda ends=ends: chaos.tally["calls"] >= ends or chaos.tally["answered"] >= calls)
         for thread in threads:
             thread.join()
         print(dict(chaos.tally))
         assert chaos.tally["wrong"] == 0
-        assert chaos.tally["StoreUnavailable"] > 0
+        assert chaos.tally["StoreUnavailable"] > calls / 100
         assert (chaos.tally["in use"], chaos.rig.pool.in_use) == (0, 0)
         assert chaos.rig.pool.size <= MOST
 

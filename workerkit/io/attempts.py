@@ -143,8 +143,8 @@ def _refuse(call: Call[Any], server: Server, answer: Exception) -> NoReturn:
 
 
 def _unavailable(call: Call[Any], server: Server, reason: str) -> StoreError:
-    error = StoreUnavailable(f"{server.shown} cannot be reached: {reason}", store=call.store, call=call.name)
-    return _noted(error, call)
+    where = f"{server.shown} (workerkit_{server.setting})"
+    return _noted(StoreUnavailable(f"{where} cannot be reached: {reason}", store=call.store, call=call.name), call)
 
 
 def _unknown(call: Call[Any], server: Server, reason: str) -> StoreError:

@@ -125,7 +125,8 @@ class Server:
     def admit(self, now: float) -> None:
         """Raise StoreUnavailable at once while the breaker is open."""
         if not self.breaker.admits(now):
-            raise StoreUnavailable(f"{self.shown} is down; it is tried again within a second", store=self.role)
+            message = f"{self.shown} (workerkit_{self.setting}) is down; it is tried again within a second"
+            raise StoreUnavailable(message, store=self.role)
 
     def succeeded(self) -> None:
         if self.breaker.failures and self.breaker.succeeded():
