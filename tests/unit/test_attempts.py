@@ -151,7 +151,7 @@ def test_nor_after_the_deadline(server):
 
 @pytest.mark.parametrize("call", [GET, ONCE])
 def test_what_was_never_sent_was_not_executed(server, call):
-    with pytest.raises(StoreUnavailable, match="redis://host \(workerkit_redis_url\) cannot be reached: refused"):
+    with pytest.raises(StoreUnavailable, match=r"redis://host \(workerkit_redis_url\) cannot be reached: refused"):
         Story(server, call).fails(Lost("refused", sent=False))
 
 
