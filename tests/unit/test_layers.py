@@ -81,9 +81,9 @@ def test_throttled_task_that_contradicts_is_refused_with_the_reason(kit: WorkerK
     def fn() -> None: ...
 
     with pytest.raises(DefinitionError, match=f"take {option}=False out"):
-        kit.task(**{option: False})(kit.throttle(limiter)(fn)).name  # type: ignore[call-overload]  # noqa: B018 - a lazy task is made when it is looked at
+        kit.task(shared=False, **{option: False})(kit.throttle(limiter)(fn)).name  # type: ignore[call-overload]  # noqa: B018 - a lazy task is made when it is looked at
     with pytest.raises(DefinitionError, match="rate_limit='10/s'"):
-        kit.task(rate_limit="10/s")(kit.throttle(limiter)(fn)).name  # noqa: B018 - as above
+        kit.task(shared=False, rate_limit="10/s")(kit.throttle(limiter)(fn)).name  # noqa: B018 - as above
 
 
 def test_memo_of_a_task_that_has_none(kit: WorkerKit) -> None:
