@@ -10,6 +10,9 @@ from celery import chain, chord, group
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Each test imports the app anew for a server of its own; Celery remembers the shared tasks of those before.
+pytestmark = pytest.mark.filterwarnings("ignore:Task name .* is already registered")
+
 
 def most_in_any(times: list[float], window: float) -> int:
     return max(sum(1 for other in times if first <= other < first + window) for first in times)
