@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig import Child, Rig, aio_outcome, aio_until, command, get, outcome, until
+from workerkit.core.call import Call
 from workerkit.core.flow import Invoke, Share, Sleep
 from workerkit.errors import StoreError
 from workerkit.io.interrupts import SHIELD
@@ -191,6 +192,31 @@ def test_a_soft_limit_reaches_the_users_function_at_once(server):
     assert isinstance(outcome(lambda: rig.runner.run(flow())), Interrupt)
     signal.signal(signal.SIGUSR1, replaced)
     assert time.monotonic() - began < 5
+
+
+def test_a_second_interrupt_waits_for_the_cleanup_after_the_first(server):
+    rig = rig_for(server)
+
+    def struck():
+        """A call in the middle of which a signal arrives."""
+        return Call("get", "cache", lambda _: os.kill(os.getpid(), signal.SIGUSR1), args=("GET", "key:0"))
+
+    def flow():
+        yield from struck()
+        try:
+            yield from Invoke(lambda: None)  # the first is raised before it
+        finally:
+            yield from struck()
+            yield from command("INCR", "cleaned")
+
+    def handler(*_):
+        raise Interrupt
+
+    replaced = signal.signal(signal.SIGUSR1, handler)
+    assert isinstance(outcome(lambda: rig.runner.run(flow())), Interrupt)
+    signal.signal(signal.SIGUSR1, replaced)
+    assert server.cli("GET", "cleaned") == "1"
+    assert (SHIELD.depth, SHIELD.pending) == (0, [])
 
 
 @pytest.mark.parametrize("interrupts", [300, pytest.param(5000, marks=heavy)])
@@ -421,3 +447,45 @@ def test_forks_in_the_middle_of_everything(server, seed):
     print(dict(tally))
     assert tally["wrong"] == 0
     assert rig.pool.in_use == 0
+
+
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import json, random, sys
+import gevent
+from tests.rig import Rig, get
+from workerkit.io.server import PoolOptions
+
+rig = Rig(sys.argv[1], timeout=5.0, options=PoolOptions(maximum=5, wait=5.0))
+chance = random.Random(int(sys.argv[2]))
+counts = {"calls": 0, "wrong": 0, "interrupted": 0, "most": 0}
+
+def caller():
+    for _ in range(50):
+        key = f"key:{chance.randrange(100)}"
+        counts["calls"] += 1
+        try:
+            with gevent.Timeout(chance.choice([5.0, 5.0, 5e-4])):
+                counts["wrong"] += rig.runner.call(get(key)) != key.encode()
+        except gevent.Timeout:
+            counts["interrupted"] += 1
+        counts["most"] = max(counts["most"], rig.pool.size)
+
+callers = [gevent.spawn(caller) for _ in range(40)]
+gevent.joinall(callers, raise_error=True)
+print(json.dumps({**counts, "in_use": rig.pool.in_use}))
+"""
+
+
+def test_gevents_timeouts_leave_no_reply_behind(server, seed):
+    """40 greenlets on 5 connections; every third call may be timed out by gevent in its middle."""
+    pytest.importorskip("gevent", reason="gevent is not installed")
+    arguments = [sys.executable, "-c", GEVENT, server.url, str(seed)]
+    paths = os.pathsep.join([str(BENCH.parents[2]), *sys.path])
+    done = subprocess.run(arguments, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, check=False)
+    print(done.stdout.decode(), done.stderr.decode())
+    counts = json.loads(done.stdout)
+    assert (counts["calls"], counts["wrong"], counts["in_use"]) == (2000, 0, 0)
+    assert counts["interrupted"] > 20
+    assert counts["most"] <= 5

@@ -56,6 +56,22 @@ def test_hit_gives_what_the_miss_gave(kit: WorkerKit) -> None:
     assert profile.memo.stats() == stats  # counted once
 
 
+def test_only_the_return_annotation_needs_to_be_there(kit: WorkerKit) -> None:
+    @kit.memoize("1m")
+    @kit.throttle(kit.limiter("api", "100/s"))
+    def described(a: NotImported) -> Profile:  # type: ignore[name-defined]  # noqa: F821 - as under TYPE_CHECKING
+        return Profile(name=str(a))
+
+    assert described(1) == described(1) == Profile(name="1")
+
+    @kit.memoize("1m")
+    def unknown(a: int) -> NotImported:  # type: ignore[name-defined]  # noqa: F821 - as under TYPE_CHECKING
+        return a
+
+    with pytest.raises(DefinitionError, match=r"NotImported.*import it at run time"):
+        unknown(1)
+
+
 def test_none_is_a_value_like_any_other(kit: WorkerKit) -> None:
     calls = []
 

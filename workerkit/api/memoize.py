@@ -110,12 +110,7 @@ class _Memo(Generic[P, V]):
 
     @cached_property
     def _codec(self) -> Codec:
-        try:
-            return Codec(get_type_hints(self.fn).get("return", Any))
-        except NameError as error:
-            raise DefinitionError(
-                f"memoize: an annotation of {self.fn.__qualname__} names what is not there: {error}"
-            ) from None
+        return Codec(_returned(self.fn))
 
     @cached_property
     def name(self) -> str:
@@ -305,6 +300,21 @@ class AioMemo(Generic[P, V]):
                 beat.stop()
 
         return lambda token: Invoke(under_lease, (token,))
+
+
+def _returned(fn: Callable[..., Any]) -> Any:
+    """The annotation of what `fn` returns. The others are not read: they may name what only type checkers import."""
+    plain = inspect.unwrap(fn)
+    annotation = getattr(plain, "__annotations__", {}).get("return", Any)
+    if not isinstance(annotation, str):
+        return annotation
+    holder = type("Returned", (), {"__annotations__": {"value": annotation}})
+    try:
+        return get_type_hints(holder, getattr(plain, "__globals__", {}), include_extras=True)["value"]
+    except NameError as error:
+        raise DefinitionError(
+            f"memoize: {plain.__qualname__} is annotated to return {annotation}, but {error}; import it at run time"
+        ) from None
 
 
 async def _awaited(result: V | Awaitable[V]) -> V:

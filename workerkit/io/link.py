@@ -56,15 +56,18 @@ def passes(answer: Any) -> bool:
 
 def connection_arguments(address: Address) -> dict[str, Any]:
     """What redis-py's connections (sync and async) are made with: no retries, no health checks, nothing hidden."""
-    from redis.maint_notifications import MaintNotificationsConfig
-
     arguments: dict[str, Any] = {
         **address.arguments,
         "protocol": 3,
         "health_check_interval": 0,
         "retry": None,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig
+    except ImportError:
+        pass  # redis-py before 7
+    else:
+        arguments["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     if address.transport != "unix":
         arguments["socket_keepalive"] = True
     return arguments
