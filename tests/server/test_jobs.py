@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from workerkit.api.engine import Engine
-from workerkit.api.job import Job, job
+from workerkit.api.job import Job
 from workerkit.api.jobs import Jobs
+from workerkit.api.recording import job
 from workerkit.api.settings import load
 from workerkit.core.events import Hooks
 from workerkit.errors import (

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel, SecretStr, model_validator
 
 from workerkit.api.host import Running
-from workerkit.api.job import AioJob, Job, job
+from workerkit.api.job import AioJob, Job
 from workerkit.api.jobs import AioJobs, Jobs
+from workerkit.api.recording import job
 from workerkit.core.call import Call
 from workerkit.core.events import Hooks
 from workerkit.core.keys import Keys
@@ -1239,7 +1240,8 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, assert_type
 from pydantic import BaseModel
 from workerkit.api.engine import Engine
-from workerkit.api.job import Job, job
+from workerkit.api.job import Job
+from workerkit.api.recording import job
 from workerkit.api.jobs import Jobs
 from workerkit.jobs.record import JobView
 

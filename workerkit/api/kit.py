@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from workerkit.api.cache import Cache
 from workerkit.api.engine import Engine
-from workerkit.api.job import JobDecorator, job
 from workerkit.api.jobs import Jobs
 from workerkit.api.limiter import Limiter
 from workerkit.api.memoize import Memo, Memoize, Memoized, Options, memoize
+from workerkit.api.recording import JobDecorator, job
 from workerkit.api.settings import Settings, load
 from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
 from workerkit.api.throttle import Throttle, throttle
