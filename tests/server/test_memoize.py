@@ -531,6 +531,18 @@ def test_one_cancelled_waiter_leaves_the_others_whole(redis_url: str) -> None:
     asyncio.run(main())
 
 
+def test_an_embedded_server_ends_with_its_kit(require: Any) -> None:
+    require("valkey")
+    kit = WorkerKit(url="embedded://", hooks=[])
+    assert kit.cache.set("k", 1, ttl=60)
+    first = kit.engine.servers["cache"].address.arguments["path"]
+    assert os.path.exists(first)  # noqa: PTH110 - it is a socket's path, as text
+    kit.close()
+    assert not os.path.exists(first)  # noqa: PTH110 - as above
+    assert kit.cache.get("k") is None  # a new server, with nothing in it
+    kit.close()
+
+
 def test_plain_values(kit: WorkerKit) -> None:
     assert kit.cache.get("absent") is None
     for value in (None, 0, "", [1, {"a": None}], "ü" * 5000):

@@ -92,6 +92,11 @@ def test_two_wrong_settings_are_two_lines() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_an_app_needs_an_embedded_server_that_its_processes_share() -> None:
+    with pytest.raises(DefinitionError, match="embedded:///some/directory"):
+        WorkerKit(Celery(set_as_current=False), url="embedded://", hooks=[]).ping()
+
+
 def test_rate_that_does_not_parse() -> None:
     with pytest.raises(DefinitionError, match="100/s"):
         WorkerKit(url="redis://localhost").limiter("api", "fast")
