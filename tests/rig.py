@@ -65,8 +65,8 @@ class Rig:
             guards=self.guards,
             eviction=self.eviction,
         )
-        self.runner = Runner({"cache": self.server}, self.timeout)
-        self.aio = AioRunner({"cache": self.server}, self.timeout)
+        self.runner = Runner({"cache": self.server, "guard": self.server}, self.timeout)
+        self.aio = AioRunner({"cache": self.server, "guard": self.server}, self.timeout)
 
     @property
     def pool(self) -> Pool:

@@ -6,12 +6,17 @@ import asyncio
 
 import pytest
 
-from tests.rig import Rig, aio_outcome, charge, command, outcome
+from tests.rig import CHARGE, Rig, aio_outcome, command, outcome
+from workerkit.core.call import Call, as_is
 from workerkit.core.events import GuardWarning
 from workerkit.errors import GuardEvicts, StoreRefused
 
 EVICTING = [f"{keys}-{way}" for keys in ("allkeys", "volatile") for way in ("lru", "lfu", "random")] + ["volatile-ttl"]
 ADVICE = ("noeviction", "workerkit_guard_url", "workerkit_guard_eviction")
+
+
+def charge(key, store="guard"):
+    return Call("charge", store, as_is, script=CHARGE, keys=(key,))
 
 
 @pytest.fixture
@@ -43,7 +48,19 @@ def test_a_policy_that_does_not_evict_or_no_memory_limit_is_accepted(small_serve
 
 def test_a_cache_may_evict(small_server):
     small_server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    assert Rig(small_server.url, guards=False).runner.call(charge("count")) == 1
+    assert Rig(small_server.url, guards=False).runner.call(charge("count", "cache")) == 1
+
+
+def test_on_one_server_for_both_the_cache_is_served_and_the_guard_refused(small_server):
+    small_server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    rig = Rig(small_server.url, guards=True)
+    assert rig.runner.call(charge("count", "cache")) == 1
+    assert isinstance(outcome(lambda: rig.runner.call(charge("count"))), GuardEvicts)
+    assert rig.runner.call(charge("count", "cache")) == 2
+    small_server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    rig.pool.drop_free()
+    assert rig.runner.call(charge("count")) == 3
+    assert rig.pool.in_use == 0
 
 
 def test_eviction_can_be_accepted_with_one_warning_a_process(small_server):

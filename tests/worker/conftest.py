@@ -92,7 +92,9 @@ class Broker:
         lines = path.read_text().splitlines() if path.exists() else []
         return [(float(time_), text) for time_, _, text in (line.partition(" ") for line in lines)]
 
-    def worker(self, module: str, *arguments: str, pool: str = "prefork", concurrency: int = 2) -> Worker:
+    def worker(
+        self, module: str, *arguments: str, pool: str = "prefork", concurrency: int = 2, ready: str = " ready."
+    ) -> Worker:
         name = f"w{len(self._workers)}"
         options = ["-P", pool, "-c", str(concurrency), "-n", f"{name}@test", "-l", "INFO", *arguments]
         return self._start(
@@ -102,7 +104,7 @@ class Broker:
                 *options,
                 log=self.directory / f"{name}.log",
                 environment=self.environment,
-                ready=" ready.",
+                ready=ready,
             )
         )
 

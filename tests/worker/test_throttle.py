@@ -124,3 +124,10 @@ def test_other_pools(broker: Any, pool: str) -> None:
 def test_eager_mode_waits_in_place(broker: Any) -> None:
     app = broker.load("throttled")
     assert [app.call.apply((n,)).get() for n in range(3)] == [0, 1, 2]
+
+
+def test_worker_with_throttled_tasks_refuses_a_guard_store_that_evicts(broker: Any) -> None:
+    broker.server.cli("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    worker = broker.worker("throttled", ready="workerkit_guard_eviction='warn'")
+    assert worker.process.wait(20) != 0
+    assert " ready." not in worker.output

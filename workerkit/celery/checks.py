@@ -40,11 +40,12 @@ def check_task_class(cls: Any, /, **_: Any) -> None:
     _set_right(cls)
 
 
-def check_app(app: Celery) -> None:
-    """Set right the throttled tasks of a finalized app whose base class is not the app's own Task."""
-    for task in app.tasks.values():
-        if "throttle" in layers.layers(task.run):
-            _set_right(task)
+def check_app(app: Celery) -> bool:
+    """Set right the throttled tasks of a finalized app, whatever their base class; whether it has any."""
+    throttled = [task for task in app.tasks.values() if "throttle" in layers.layers(task.run)]
+    for task in throttled:
+        _set_right(task)
+    return bool(throttled)
 
 
 def _set_right(task: Any) -> None:

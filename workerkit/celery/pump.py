@@ -10,7 +10,7 @@ from celery import Celery, bootsteps
 
 from workerkit.celery.checks import check_app
 from workerkit.core.events import TicketTrouble
-from workerkit.errors import StoreError
+from workerkit.errors import OutcomeUnknown, StoreUnavailable
 from workerkit.waitlist.ticket import Ticket
 from workerkit.waitlist.waitlist import Waitlist
 
@@ -33,6 +33,11 @@ class Pump:
         self._thread = threading.Thread(target=self._run, name="workerkit-pump", daemon=True)
 
     def start(self) -> None:
+        """Begin. Raises StoreError for a guard store that will never do; one that is down may still come."""
+        try:
+            self._engine.runner.call(self._waitlist.count())
+        except (StoreUnavailable, OutcomeUnknown):
+            pass  # the store's own events tell of it
         self._thread.start()
 
     def stop(self) -> None:
@@ -52,7 +57,7 @@ class Pump:
         while not self._stop.is_set():
             try:
                 claimed = self._engine.runner.call(self._waitlist.claim(BATCH))
-            except StoreError:
+            except (StoreUnavailable, OutcomeUnknown):
                 self._stop.wait(DOWN)  # the store's own events tell of it
                 continue
             for _, data in claimed.tickets:
@@ -86,8 +91,12 @@ def pump_step(app: Celery, engine: Engine) -> type[Any]:
         pump: Pump | None = None
 
         def __init__(self, worker: Any, **options: Any) -> None:
-            check_app(app)  # the worker imports its modules before its steps are made
+            self.needed = check_app(app)  # the worker imports its modules before its steps are made
             super().__init__(worker, **options)
+
+        def include_if(self, worker: Any) -> bool:
+            # Without throttled tasks a worker has no use for a guard store, and may well do without one.
+            return self.needed
 
         def start(self, worker: Any) -> None:
             self.pump = Pump(app, engine)

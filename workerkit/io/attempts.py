@@ -36,6 +36,8 @@ class Wire:
         self.fresh = fresh
 
     def commands(self, server: Server, deadline: float) -> Iterable[tuple[Word, ...]]:
+        """What to send, on a connection whose handshake has told the server's time and policy."""
+        server.check(self.calls)
         not_after = server.clock.at(deadline)
         return [call.words(not_after, whole=whole) for call, whole in zip(self.calls, self.whole, strict=True)]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis
 
 from workerkit.core.breaker import Breaker
-from workerkit.core.call import Word
+from workerkit.core.call import Call, Word
 from workerkit.core.clock import ServerClock
 from workerkit.core.events import GuardWarning, Hooks, StoreDown, StoreUp
 from workerkit.errors import GuardEvicts, StoreRefused, StoreUnavailable
@@ -55,6 +56,7 @@ class Server:
         self.clock = ServerClock()
         self._guards = guards
         self._eviction = eviction
+        self._evicts = ""  # the policy by which the server may drop what guards hold, as the last handshake told it
         self._judged = False
 
     def greeting(self) -> list[tuple[Word, ...]]:
@@ -64,8 +66,7 @@ class Server:
     def greeted(self, replies: list[Any], received: float) -> None:
         """Judge the replies of a handshake that ended at `received` (monotonic seconds).
 
-        Raises NotYet while the server is busy or loading, StoreRefused for a login or database that will not do,
-        GuardEvicts for a guard store that may forget.
+        Raises NotYet while the server is busy or loading, StoreRefused for a login or database that will not do.
         """
         memory = replies.pop() if self._guards else None
         for reply in replies:
@@ -106,7 +107,15 @@ class Server:
         text = memory if isinstance(memory, str) else bytes(memory).decode()
         found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         policy = found.get("maxmemory_policy", "noeviction")
-        if policy == "noeviction" or found.get("maxmemory") == "0":
+        self._evicts = "" if found.get("maxmemory") == "0" or policy == "noeviction" else policy
+
+    def check(self, calls: Sequence[Call[Any]]) -> None:
+        """Raise GuardEvicts (or warn, if that is the setting) when what `calls` write could vanish.
+
+        Calls of the cache pass: a user of the cache alone may have one server that evicts.
+        """
+        policy = self._evicts
+        if not policy or all(call.store == "cache" for call in calls):
             return
         message = (
             f"{self.shown} holds limits, leases and job records, but evicts keys (maxmemory-policy {policy}): set it "
@@ -114,7 +123,7 @@ class Server:
             "workerkit_guard_eviction='warn'"
         )
         if self._eviction == "refuse":
-            raise GuardEvicts(message, store=self.role, policy=policy)
+            raise GuardEvicts(message, store="guard", call=calls[0].name, policy=policy)
         self._warn(message)
 
     def _warn(self, message: str) -> None:
