@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from workerkit.api.job import Job as Job
     from workerkit.api.kit import WorkerKit as WorkerKit
     from workerkit.api.limiter import Limiter as Limiter
+    from workerkit.cache.local import L1 as L1
     from workerkit.errors import WorkerKitError as WorkerKitError
     from workerkit.limits.decision import Decision as Decision
 
 __version__ = "0.1.0"
-__all__ = ["Decision", "Job", "Limiter", "WorkerKit", "WorkerKitError"]
+__all__ = ["L1", "Decision", "Job", "Limiter", "WorkerKit", "WorkerKitError"]
 
 _HOMES = {
     "Decision": "workerkit.limits.decision",
+    "L1": "workerkit.cache.local",
     "Job": "workerkit.api.job",
     "Limiter": "workerkit.api.limiter",
     "WorkerKit": "workerkit.api.kit",

@@ -14,6 +14,7 @@ import pytest
 from celery import Celery, Task
 from pydantic import BaseModel
 
+from tests.rig import until
 from workerkit import WorkerKit
 from workerkit.core.events import CacheTrouble, Event
 from workerkit.errors import CodecError, DefinitionError, EncodingError, StoreError
@@ -225,6 +226,8 @@ def test_threads_share_one_computation(kit: WorkerKit) -> None:
     with ThreadPoolExecutor(20) as pool:
         futures = [pool.submit(slow, 1) for _ in range(20)]
         assert started.wait(10)
+        (shared,) = kit.engine.runner._shared.values()
+        until(lambda: len(shared._latches) == 19)
         go.set()
         assert {future.result(10) for future in futures} == {1}
     assert calls == [1]
@@ -306,7 +309,7 @@ def test_leader_killed_the_next_one_leads_within_the_lease(redis_url: str) -> No
         return "mine"
 
     # The same entry: the key says nothing of where the function was defined but its module and name.
-    fn.memo.__dict__["name"] = _name_of_leader(kit)
+    fn.memo.function.__dict__["name"] = _name_of_leader(kit)
     assert leader.pid is not None
     os.kill(leader.pid, signal.SIGKILL)
     leader.join(10)

@@ -171,7 +171,7 @@ def test_the_async_pool_fills_trims_and_finds_the_dead(fresh_server):
         for link in links:
             pool.give(link)
             link.used -= 61.0
-        await pool.trim()
+        pool.trim()
         assert (pool.size, pool.in_use) == (3, 0)
         fresh_server.cli("CLIENT", "KILL", "TYPE", "normal")
         assert await rig.aio.call(get("key")) is None

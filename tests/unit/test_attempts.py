@@ -52,6 +52,7 @@ class Story:
     def __init__(self, server, *calls, seconds=5.0):
         self._server = server
         self._deadline = time.monotonic() + seconds
+        server.admit(time.monotonic())
         self._running = attempts(calls, server, self._deadline)
         self.wires = []
         self.pauses = []

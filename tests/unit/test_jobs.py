@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel, SecretStr, model_validator
 
+from workerkit.api import layers
 from workerkit.api.host import Running
 from workerkit.api.job import AioJob, Job
 from workerkit.api.jobs import AioJobs, Jobs
@@ -1073,7 +1074,7 @@ def test_a_hit_closes_the_record() -> None:
     def work(job: Job[Import], account: str) -> None: ...
 
     def close() -> bool:
-        call = work.job_closing(("acct",), {})
+        call = getattr(work, layers.CLOSING)(("acct",), {})
         return bool(engine.store.call(call))
 
     assert close() is True
@@ -1082,7 +1083,7 @@ def test_a_hit_closes_the_record() -> None:
     assert (found.status, found.cached, found.owner) == ("SUCCESS", True, "acct")
     assert close() is False
     engine.host.now = None
-    assert work.job_closing(("acct",), {}) is None
+    assert getattr(work, layers.CLOSING)(("acct",), {}) is None
 
 
 def test_a_hit_fences_an_attempt_that_still_runs() -> None:
@@ -1092,7 +1093,7 @@ def test_a_hit_fences_an_attempt_that_still_runs() -> None:
     @job(engine, Import)
     def work(job: Job[Import]) -> None: ...
 
-    engine.store.call(work.job_closing((), {}))
+    engine.store.call(getattr(work, layers.CLOSING)((), {}))
     with pytest.raises(JobFenced):
         zombie.add(rows=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,16 +12,21 @@ from typing import TYPE_CHECKING
 from workerkit.api.flusher import Flusher
 from workerkit.api.host import Host, NoHost
 from workerkit.api.settings import Settings
+from workerkit.cache.entries import Entries
+from workerkit.cache.tags import Tags
 from workerkit.core.events import Hooks
 from workerkit.core.keys import Keys
 from workerkit.errors import StoreError
 from workerkit.io.address import parse_address
+from workerkit.io.aiolistener import AioListener, PerLoop
 from workerkit.io.aiorunner import AioRunner
+from workerkit.io.listener import Listener
 from workerkit.io.runner import Runner
 from workerkit.io.server import PoolOptions, Server
 from workerkit.io.ticker import AioTicker, Ticker
 
 if TYPE_CHECKING:
+    from workerkit.api.tier import Tier
     from workerkit.io.embedded import EmbeddedServer
 
 
@@ -33,6 +39,7 @@ class Engine:
         self.ticker = Ticker(hooks)
         self.aio_ticker = AioTicker(hooks)
         self.flusher = Flusher(self)
+        self.tiers: list[Tier] = []
         self._embedded: EmbeddedServer | None = None
         self.host: Host = NoHost()
         # Errors that are one caller's own business; the Celery floor adds its own.
@@ -87,6 +94,39 @@ class Engine:
         return Keys(self.settings.namespace, kind)
 
     @cached_property
+    def tags(self) -> Tags:
+        """The tags of cached entries."""
+        return Tags(self.keys("c"), self.secret)
+
+    def entries(self, max_bytes: int | None = None, lease: float = 1.0) -> Entries:
+        """The Calls on cached entries of at most `max_bytes` (the setting's by default), leased for `lease` seconds."""
+        most = max_bytes or self.settings.max_bytes
+        return Entries(self.tags, secret=self.secret, max_bytes=most, lease_ms=max(1, int(lease * 1000)))
+
+    @cached_property
+    def listener(self) -> Listener:
+        """Who tells this process's threads of changed entries."""
+        return Listener(self.servers["cache"], timeout=self.settings.timeout)
+
+    @cached_property
+    def aio_listeners(self) -> PerLoop[AioListener]:
+        """Who tells each event loop of changed entries."""
+        return PerLoop(lambda: AioListener(self.servers["cache"], timeout=self.settings.timeout))
+
+    def forget_tag(self, part: str) -> None:
+        """Have this process's memory forget what is under a tag, without waiting to be told."""
+        for tier in self.tiers:
+            tier.drop(self.tags.key(part))
+
+    def now_us(self) -> int:
+        """The cache store's time, in microseconds since 1970; never ahead of it."""
+        return self.servers["cache"].clock.at(time.monotonic())
+
+    def evicts(self) -> bool:
+        """Whether the cache store may drop keys before their time."""
+        return self.servers["cache"].evicts
+
+    @cached_property
     def secret(self) -> bytes | None:
         secret = self.settings.secret
         return secret.get_secret_value().encode() if secret is not None else None
@@ -97,10 +137,18 @@ class Engine:
             with contextlib.suppress(StoreError):
                 self.flusher.flush()
             self.runner.close()
+        if "listener" in self.__dict__:
+            self.listener.stop()
         if self._embedded is not None:
             self._embedded.stop()
             self._embedded = None
-            for name in ("servers", "runner", "aio_runner"):  # they lead to it; the next use starts anew
+            for name in (
+                "servers",
+                "runner",
+                "aio_runner",
+                "listener",
+                "aio_listeners",
+            ):  # they lead to it; the next use starts anew
                 self.__dict__.pop(name, None)
 
     async def aclose(self) -> None:
@@ -109,4 +157,6 @@ class Engine:
             with contextlib.suppress(StoreError):
                 await self.flusher.aio_flush()
             self.aio_ticker.close()
+            if "aio_listeners" in self.__dict__:
+                await self.aio_listeners.here().stop()
             await self.aio_runner.close()

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from workerkit.core.call import Call
+from workerkit.cache.ledger import Index, Ledger
 from workerkit.core.flow import Batch, Flow
 
 if TYPE_CHECKING:
     from workerkit.api.engine import Engine
 
 INTERVAL = 1.0
-Take = Callable[[], Call[Any] | None]
 
 
 class Flusher:
-    """Asks each counter for what it has, and sends it. Begins with the first use in a process, so after any fork."""
+    """Asks each ledger for what it has, and sends it. Begins with the first use in a process, so after any fork."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._takes: list[Take] = []
+        self._ledgers: list[Ledger] = []
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def add(self, take: Take) -> None:
-        self._takes.append(take)
+    def add(self, ledger: Ledger) -> None:
+        self._ledgers.append(ledger)
 
     def started(self) -> None:
         """See to it that a thread of this process flushes."""
@@ -44,13 +42,15 @@ class Flusher:
 
     def flush(self) -> None:
         """Send what there is now. Counts that cannot be sent are lost: nobody should wait for them."""
-        self._engine.runner.run(self._flow())
+        self._engine.runner.run(self.flow())
 
     async def aio_flush(self) -> None:
         """As `flush`."""
-        await self._engine.aio_runner.run(self._flow())
+        await self._engine.aio_runner.run(self.flow())
 
-    def _flow(self) -> Flow[None]:
-        calls = [call for take in self._takes if (call := take()) is not None]
-        if calls:
-            yield from Batch(*calls)
+    def flow(self) -> Flow[None]:
+        """`flush` as a Flow."""
+        taken = [(ledger.name, call) for ledger in self._ledgers if (call := ledger.take()) is not None]
+        if taken:
+            names, calls = zip(*taken, strict=True)
+            yield from Batch(*calls, Index(self._engine.keys("c")).add(names))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from workerkit.errors import DefinitionError
 
 if TYPE_CHECKING:
     from workerkit.waitlist.ticket import Ticket
@@ -46,12 +48,39 @@ class Host(Protocol):
     def comes_back(self, error: Exception) -> bool:
         """Whether `error` leaves this execution to be run again, rather than to have failed."""
 
+    can_queue: bool
+    """Whether there are tasks at all."""
+
+    def queue_refresh(
+        self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], seen: bytes
+    ) -> None:
+        """Send a message, of low priority, that has a worker replace the cached entry `seen` of this call."""
+
+    def queued_refresh(self, wrapper: Callable[..., Any]) -> bytes | None:
+        """What entry the task executing now is to replace; None when it is `wrapper`'s ordinary task, or another's."""
+
+    def may_answer(self, wrapper: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+        """Whether a message with these options may be left out when its result is known.
+
+        Raises DefinitionError when `wrapper` is no task's function.
+        """
+
+    def answer(self, wrapper: Callable[..., Any], value: Any, options: Mapping[str, Any]) -> Any:
+        """A result that is there already, as the framework's handle of it."""
+
+    def send(
+        self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """Send a message of `wrapper`'s task; the framework's handle of its result."""
+
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         """The error that ends the current execution without a result: a fenced attempt, or a cancelled job."""
 
 
 class NoHost:
     """No task framework: nothing is ever a task."""
+
+    can_queue = False
 
     def running(self) -> Running | None:
         return None
@@ -79,3 +108,26 @@ class NoHost:
 
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         return reason
+
+    def queue_refresh(
+        self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], seen: bytes
+    ) -> None:
+        raise self._no_task(wrapper)
+
+    def queued_refresh(self, wrapper: Callable[..., Any]) -> bytes | None:
+        return None
+
+    def may_answer(self, wrapper: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+        raise self._no_task(wrapper)
+
+    def answer(self, wrapper: Callable[..., Any], value: Any, options: Mapping[str, Any]) -> Any:
+        raise self._no_task(wrapper)
+
+    def send(
+        self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        raise self._no_task(wrapper)
+
+    @staticmethod
+    def _no_task(wrapper: Callable[..., Any]) -> DefinitionError:
+        return DefinitionError(f"{wrapper.__qualname__} is no task: write kit = WorkerKit(app), and @kit.task above it")

@@ -13,12 +13,15 @@ from workerkit.api.cache import Cache
 from workerkit.api.engine import Engine
 from workerkit.api.jobs import Jobs
 from workerkit.api.limiter import Limiter
-from workerkit.api.memoize import Memo, Memoize, Memoized, Options, memoize
+from workerkit.api.memo import Memo
+from workerkit.api.memoize import Memoize, Memoized, memoize
+from workerkit.api.options import Options, Refresh, Text, Ttl
 from workerkit.api.recording import JobDecorator, job
 from workerkit.api.settings import Settings, load
 from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
 from workerkit.api.throttle import Throttle, throttle
 from workerkit.api.warmup import Warmup, Warmups
+from workerkit.cache.local import L1
 from workerkit.core.call import Call, as_is
 from workerkit.core.durations import Duration
 from workerkit.core.events import Hook, Hooks
@@ -82,7 +85,7 @@ class WorkerKit:
 
     @cached_property
     def cache(self) -> Cache:
-        """Plain values with a TTL."""
+        """Values under keys of your own, tags, and what the cache did."""
         return Cache(self.engine)
 
     @cached_property
@@ -97,26 +100,61 @@ class WorkerKit:
 
     def memoize(
         self,
-        ttl: Duration | Callable[[Any], Duration | None],
+        ttl: Ttl,
         *,
         stale: Duration | None = None,
-        key: str | Callable[..., object] | None = None,
+        stale_if_error: Duration | None = None,
+        tags: Iterable[Text] = (),
+        key: Text | None = None,
         ignore: Iterable[str] = (),
         version: str | int = "",
-        lease: Duration | None = None,
+        negative: Mapping[type[Exception], Duration] | None = None,
+        l1: bool | L1 = False,
+        refresh: Refresh = "inline",
         wait: Duration | None = None,
+        lease: Duration | None = None,
+        early: float | None = None,
+        jitter: float | None = None,
+        codec: str | None = None,
+        max_bytes: int | None = None,
     ) -> Memoize:
         """Keep a function's results, and compute each once for all processes.
 
         `ttl` is how long a result is fresh: seconds, text such as "10m", or a function of the result (None: keep not
-        this one). For `stale` longer it is served while one caller computes anew. `key` is a template or function of
-        the arguments that says which results are the same; `ignore` names arguments that make no difference; another
-        `version` forgets all. A leader's `lease` is renewed while it computes; others wait for it at most `wait`, then
-        compute themselves. When Redis is down calls compute, once a process.
+        this one). For `stale` longer the old value is served while one caller computes anew: that caller itself, or
+        with `refresh="queue"` a worker. For `stale_if_error` after its ttl it is served when computing anew fails.
+        `negative` remembers failures: `{NotFound: "30s"}`.
+
+        `key` (a template such as "{account}", or a function of the arguments) says which calls have the same result,
+        `ignore` names arguments that make no difference. `kit.cache.invalidate(tag=...)` forgets what is under one of
+        `tags` (templates or functions too), another `version` forgets all; with "code" each change of the code does.
+
+        `l1` keeps results in the process too, where a change in Redis is heard of. A leader's `lease` is renewed while
+        it computes; others wait for it at most `wait`, then compute themselves. `early` is the beta of XFetch (0: never
+        refresh before the time), `jitter` a share of the ttl that is taken off at random, `codec` "json" or a
+        serializer that kombu knows, `max_bytes` the largest result. When Redis is down calls compute, once a process.
 
         Raises DefinitionError for an option that will not do.
         """
-        return memoize(self.engine, Options(ttl, stale, key, ignore, version, lease, wait))
+        options = Options(
+            ttl,
+            stale=stale,
+            stale_if_error=stale_if_error,
+            tags=tags,
+            key=key,
+            ignore=ignore,
+            version=version,
+            negative=negative,
+            l1=l1,
+            refresh=refresh,
+            wait=wait,
+            lease=lease,
+            early=early,
+            jitter=jitter,
+            codec=codec,
+            max_bytes=max_bytes,
+        )
+        return memoize(self.engine, options)
 
     def limiter(
         self,

@@ -139,7 +139,7 @@ def job(
         wrapper.__signature__ = recorder.signature  # what is injected must not be asked of the caller
         kept = {*recorder.signature.parameters, "return"}
         wrapper.__annotations__ = {name: hint for name, hint in fn.__annotations__.items() if name in kept}
-        wrapper.job_closing = lambda args, kwargs: recorder.execution(wrapper, args, kwargs).closing()
+        setattr(wrapper, layers.CLOSING, lambda args, kwargs: recorder.execution(wrapper, args, kwargs).closing())
         layers.mark(wrapper, fn, "job")
         return wrapper
 

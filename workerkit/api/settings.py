@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     lease: Seconds = Field(10.0, description="How long a computation's lease lives unrenewed.")
     wait: Seconds = Field(30.0, description="How long to wait for another's computation before computing oneself.")
     max_bytes: int = Field(16 * 2**20, ge=1, description="The largest cached value.")
+    early: float = Field(1.0, ge=0, allow_inf_nan=False, description="The beta of early refresh; 0 for none.")
+    jitter: float = Field(0.0, ge=0, lt=1, description="The share of a ttl that is taken off at random, at most.")
+    codec: str = Field("json", description="How cached values are written: json, or a serializer that kombu knows.")
     sleep_under: Seconds = Field(0.1, description="Waits shorter than this are slept in place; longer ones park.")
     heartbeat: Seconds = Field(5.0, description="How often a running job says that it is alive.")
 

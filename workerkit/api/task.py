@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from workerkit.api.memoize import Memo, Memoized
+from workerkit.api.memo import Memo
+from workerkit.api.memoize import Memoized
 
 if TYPE_CHECKING:
     from celery import Task

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from workerkit.api import layers
+from workerkit.api import computing, layers
 from workerkit.api.engine import Engine
 from workerkit.api.held import AioHeld, Held, Plan
 from workerkit.api.limiter import Limiter
@@ -62,6 +62,9 @@ class Gate:
     def plan(self, wrapper: Callable[..., Any], args: Any, kwargs: Any) -> Plan[Any]:
         """How to hold the limit during one execution: as the task that `wrapper` belongs to, else as a plain slot."""
         key = self._template(self._binder(args, kwargs))
+        computation = computing.current(wrapper)
+        if computation is not None and computation.spare:
+            return self._limiter.plan(key, cost=self._cost, wait=0)  # denied, the old value is served
         ticket = self.engine.host.ticket()
         if ticket is None or not self.engine.host.runs(wrapper):
             return self._limiter.plan(key, cost=self._cost, wait=self._wait)

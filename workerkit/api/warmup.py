@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from workerkit.api.engine import Engine
-from workerkit.api.memoize import Memo
+from workerkit.api.memo import Memo
 from workerkit.core.durations import Duration, humanize, seconds
 from workerkit.core.events import WarmTick
 from workerkit.errors import DefinitionError, EncodingError, RateLimited
@@ -83,12 +83,8 @@ class Warmup:
         return Outcome(warmed, fresh, failed)
 
     def _is_fresh(self, arguments: tuple[Any, ...]) -> bool:
-        memo, engine = self._memo, self._engine
-        found = engine.runner.call(memo.fetcher.entries.get(memo.entry_key(arguments, {})))
-        if found.envelope is None:
-            return False
-        now_us = engine.servers["cache"].clock.at(time.monotonic())
-        return found.envelope.soft_us - now_us > self._before * 1e6
+        work = self._memo.function.work(arguments, {}, aio=False)
+        return self._engine.runner.run(self._memo.fetcher.fresh_for(work)) > self._before
 
     def _refresh(self, arguments: tuple[Any, ...]) -> bool:
         try:

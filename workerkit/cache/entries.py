@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, Literal, NamedTuple
 
+from workerkit.cache.tags import Tags, Versions, versions
 from workerkit.core.call import Call
 from workerkit.core.envelope import Envelope, pack, unpack
 from workerkit.core.lua import Script
@@ -15,7 +16,11 @@ from workerkit.core.lua import Script
 _CLAIM = Script("workerkit.cache", "claim")
 _STORE = Script("workerkit.cache", "store")
 _RENEW = Script("workerkit.cache", "renew")
+_HOLD = Script("workerkit.cache", "hold")
 _PUT = Script("workerkit.cache", "put")
+# The first letter of a lease's token says what it is for; the claim's script reads it too.
+COMPUTING, QUEUED, BACKING_OFF = "c", "q", "b"
+FAILURE = 1  # the flag of an entry that holds a remembered failure instead of a value
 
 
 class EntryKey(NamedTuple):
@@ -26,45 +31,71 @@ class EntryKey(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a read met: the entry, if it can be read; whether there was anything, and the id of it."""
+    """What a read met: the entry, if it can be read; whether there was anything, and the id of it; the tags' versions.
+
+    `tags` are those that the arguments give, as they stood in the same moment.
+    """
 
     envelope: Envelope | None
     there: bool
     seen: bytes
+    tags: Versions = ()
 
 
 class Claim(NamedTuple):
-    """The answer to a claim."""
+    """The answer to a claim: `since_us` when one leads, the `holder`'s token when another does."""
 
     verdict: Literal["hit", "lead", "wait"]
     found: Found
+    since_us: int = 0
+    holder: str = ""
 
 
-_NOTHING = Found(None, False, b"")
+NOTHING = Found(None, False, b"")
+
+
+def new_token(kind: str = COMPUTING) -> str:
+    return kind + secrets.token_hex(8)
 
 
 class Entries:
     """Makes the Calls on entries; `secret` signs them, `max_bytes` bounds them, `lease_ms` is a lease's life."""
 
-    def __init__(self, *, secret: bytes | None, max_bytes: int, lease_ms: int) -> None:
+    def __init__(self, tags: Tags, *, secret: bytes | None, max_bytes: int, lease_ms: int) -> None:
+        self.tags = tags
         self._secret = secret
         self._max_bytes = max_bytes
         self._lease_ms = lease_ms
 
-    def get(self, key: EntryKey) -> Call[Found]:
-        return Call("cache.get", "cache", lambda data: self._found(key, data), args=("GET", key.value))
+    def get(self, key: EntryKey, tags: tuple[str, ...] = ()) -> Call[Found]:
+        """Read an entry, and the versions of its tags in the same moment."""
+        if not tags:
+            return Call("cache.get", "cache", lambda data: self.found(key, data), args=("GET", key.value))
 
-    def claim(self, key: EntryKey, token: str, seen: bytes) -> Call[Claim]:
-        """Ask to compute; idempotent by `token`, so it may be repeated after an unknown outcome."""
+        def parse(reply: Any) -> Found:
+            return self.found(key, reply[0])._replace(tags=versions(tags, reply[1:]))
+
+        markers = [self.tags.key(part) for part in tags]
+        return Call("cache.get", "cache", parse, args=("MGET", key.value, *markers))
+
+    def claim(self, key: EntryKey, token: str, seen: bytes, *, yielding: str = COMPUTING) -> Call[Claim]:
+        """Ask to compute, `yielding` to the kinds of lease it names.
+
+        Idempotent by `token`, so it may be repeated after an unknown outcome.
+        """
 
         def parse(reply: Any) -> Claim:
             if reply[0] == 0:
-                return Claim("hit", self._found(key, reply[1]))
-            return Claim("lead" if reply[0] == 1 else "wait", _NOTHING)
+                return Claim("hit", self.found(key, reply[1]))
+            if reply[0] == 1:
+                return Claim("lead", NOTHING, since_us=int(reply[1]))
+            return Claim("wait", NOTHING, holder=reply[1].decode("utf-8", "replace"))
 
-        return Call("cache.claim", "cache", parse, script=_CLAIM, keys=key, args=(token, self._lease_ms, seen))
+        args = (token, self._lease_ms, seen, yielding)
+        return Call("cache.claim", "cache", parse, script=_CLAIM, keys=key, args=args)
 
     def store(self, key: EntryKey, token: str, entry: bytes, life_ms: int) -> Call[bool]:
+        """Keep what was computed under the lease `token`; False when an invalidation has taken that away."""
         return Call("cache.store", "cache", bool, script=_STORE, keys=key, args=(token, entry, life_ms))
 
     def renew(self, key: EntryKey, token: str) -> Call[bool]:
@@ -72,6 +103,11 @@ class Entries:
 
     def release(self, key: EntryKey, token: str) -> Call[bool]:
         return Call("cache.release", "cache", bool, script=_RENEW, keys=(key.lease,), args=(token, 0))
+
+    def back_off(self, key: EntryKey, token: str, pause_ms: int) -> Call[bool]:
+        """End a computation that failed while there is an old value: who has that does not try again for a while."""
+        args = (token, new_token(BACKING_OFF), max(1, pause_ms))
+        return Call("cache.back_off", "cache", bool, script=_HOLD, keys=(key.lease,), args=args)
 
     def put(self, key: EntryKey, entry: bytes, life_ms: int) -> Call[bool]:
         """Store a value that nobody needed to compute; a computation under way does not overwrite it."""
@@ -84,14 +120,16 @@ class Entries:
     def pack(self, key: EntryKey, envelope: Envelope) -> bytes:
         return pack(envelope, key=key.value, secret=self._secret, max_bytes=self._max_bytes)
 
-    def _found(self, key: EntryKey, data: bytes | None) -> Found:
+    def found(self, key: EntryKey, data: bytes | None) -> Found:
         if data is None:
-            return _NOTHING
+            return NOTHING
         envelope = unpack(data, key=key.value, secret=self._secret, max_bytes=self._max_bytes)
         return Found(envelope, True, data[7:15])
 
 
-def envelope(body: bytes, codec: int, *, now_us: int, soft: float, hard: float, cost: float) -> Envelope:
+def envelope(
+    body: bytes, codec: int, *, now_us: int, soft: float, hard: float, cost: float, tags: Versions = (), flags: int = 0
+) -> Envelope:
     """A fresh entry: stale after `soft` seconds, gone after `hard`, computed in `cost` seconds."""
     return Envelope(
         entry_id=secrets.token_bytes(8),
@@ -99,8 +137,8 @@ def envelope(body: bytes, codec: int, *, now_us: int, soft: float, hard: float, 
         soft_us=now_us + int(soft * 1e6),
         hard_us=now_us + int(hard * 1e6),
         cost_us=int(cost * 1e6),
-        tags=(),
+        tags=tags,
         codec=codec,
-        flags=0,
+        flags=flags,
         body=body,
     )

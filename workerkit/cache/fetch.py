@@ -7,191 +7,255 @@ function is computed, once a process.
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Container
 from typing import Any, Generic, TypeVar
 
-from workerkit.cache.entries import Claim, Entries, EntryKey, Found, envelope
-from workerkit.cache.ledger import Ledger
-from workerkit.core.codec import Codec
+from workerkit.cache.computation import MISSING, Answer, Computation, Work
+from workerkit.cache.entries import BACKING_OFF, COMPUTING, FAILURE, QUEUED, Claim, EntryKey, Found, new_token
+from workerkit.cache.lead import Lead
+from workerkit.cache.policy import Old, Policy, milliseconds
 from workerkit.core.envelope import Envelope
-from workerkit.core.flow import Flow, Invoke, Share, Sleep
-from workerkit.errors import CodecError, OutcomeUnknown, StoreError
+from workerkit.core.flow import Flow, Own, Share, Sleep, result_of
+from workerkit.errors import OutcomeUnknown, StoreError
 
 V = TypeVar("V")
-FIRST_PAUSE = 0.005
-LONGEST_PAUSE = 0.1
-MISSING: Any = object()
+# Pauses between two looks at somebody else's computation: a share of the time waited, so that a short computation adds
+# little and a long one is not asked after too often.
+FIRST_PAUSE, SHARE, LONGEST_PAUSE = 0.002, 0.04, 0.1
 
 
 class Fetcher(Generic[V]):
-    """The fetching of one function's values.
+    """The fetching of one function's values."""
 
-    `life` says of a value how many seconds it is fresh, or None to leave it out; for `stale` more seconds it is served
-    while one caller computes anew; `wait` bounds the waiting for another's computation. `now_us` is the server's time.
-    """
-
-    def __init__(
-        self,
-        entries: Entries,
-        codec: Codec,
-        ledger: Ledger,
-        *,
-        life: Callable[[V], float | None],
-        stale: float,
-        wait: float,
-        now_us: Callable[[], int],
-        trouble: Callable[[str], None],
-    ) -> None:
-        self.entries = entries
-        self.codec = codec
-        self.ledger = ledger
-        self._life = life
-        self._stale = stale
-        self._wait = wait
-        self._now_us = now_us
-        self._trouble = trouble
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.entries = policy.entries
+        self.ledger = policy.ledger
+        self.now_us = policy.now_us
+        self._windows = policy.windows
 
     def hit(self, found: Found) -> Any:
-        """The value of a fresh entry, counted as a hit, or MISSING. The whole of the hot path after the read."""
-        value = self.fresh(found)
-        if value is not MISSING:
-            self.ledger.hits += 1
-            self.ledger.saved_us += found.envelope.cost_us  # type: ignore[union-attr]  # a fresh value came out of one
-        return value
+        """The value of a fresh entry, counted as a hit, or MISSING. The whole of the hot path after the read.
 
-    def fresh(self, found: Found) -> Any:
-        """The value of a fresh entry, or MISSING; nothing is counted."""
+        What is rare answers MISSING too, and `fetch` looks closer: a remembered failure, tags that the computation
+        added, an entry so near its end that it may be refreshed early.
+        """
         entry = found.envelope
         if entry is None:
             if found.there:
-                self._trouble("an entry could not be read")
+                self.policy.trouble("an entry could not be read")
             return MISSING
-        if self._now_us() >= entry.soft_us:
+        now_us = self.now_us()
+        if now_us >= entry.soft_us or entry.flags or entry.tags != found.tags or self._windows.near(entry, now_us):
             return MISSING
-        return self._load(entry)
-
-    def fetch(self, key: EntryKey, compute: Callable[[str], Invoke[V]], found: Found) -> Flow[V]:
-        """The value, when the read met nothing fresh. `compute(token)` invokes the function under that lease."""
-        old = self._old(found)
-        if old is not MISSING:
-            return (yield from self._refresh(key, compute, found, old))
-        self.ledger.misses += 1
-        return (yield from Share(key.value, lambda: self._lead_or_wait(key, compute, found.seen)))
-
-    def alone(self, key: EntryKey, compute: Callable[[str], Invoke[V]]) -> Flow[V]:
-        """The value without Redis: computed once for all callers of this process."""
-        self.ledger.misses += 1
-        self.ledger.computations += 1
-
-        def once() -> Flow[V]:
-            return (yield from compute(""))
-
-        return (yield from Share(key.value, once))
-
-    def renew(self, key: EntryKey, compute: Callable[[str], Invoke[V]], found: Found) -> Flow[V | None]:
-        """Compute anew now, unless somebody does already; the new value, or None then."""
-        token = secrets.token_hex(8)
-        claim = yield from self._claim(key, token, found.seen)
-        if claim is None or claim.verdict != "lead":
-            return None
-        return (yield from self._compute(key, compute, token))
-
-    def _old(self, found: Found) -> Any:
-        """The value of a stale entry, counted, or MISSING."""
-        entry = found.envelope
-        if entry is None or self._now_us() >= entry.hard_us:
-            return MISSING
-        value = self._load(entry)
+        value = self.policy.load(entry)
         if value is not MISSING:
-            self.ledger.stale += 1
+            self.ledger.hits += 1
             self.ledger.saved_us += entry.cost_us
         return value
 
-    def _load(self, entry: Envelope) -> Any:
+    def recall(self, work: Work) -> Flow[Answer]:
+        """The value, and how it was come by."""
         try:
-            return self.codec.load(entry.body)
-        except CodecError as error:
-            self._trouble(str(error))
-            return MISSING
+            found = yield from self.entries.get(work.key, work.tags)
+        except StoreError as error:
+            self.policy.trouble(str(error))
+            return (yield from self.alone(work))
+        value = self.hit(found)
+        if value is not MISSING and found.envelope is not None:
+            return Old(value, found.envelope).served("hit")
+        return (yield from self.fetch(work, found))
 
-    def _refresh(self, key: EntryKey, compute: Callable[[str], Invoke[V]], found: Found, old: V) -> Flow[V]:
-        """One caller computes anew; all others get the old value at once."""
-        token = secrets.token_hex(8)
-        claim = yield from self._claim(key, token, found.seen)
+    def judge(self, found: Found, versions: Container[tuple[str, int]]) -> Old | None:
+        """A fresh value among several, counted; `versions` are those of all their tags. None counts as a miss."""
+        entry = found.envelope
+        if found.there and entry is None:
+            self.policy.trouble("an entry could not be read")
+        fresh = entry is not None and self.now_us() < entry.soft_us and not entry.flags
+        value = self.policy.load(entry) if entry and fresh and all(tag in versions for tag in entry.tags) else MISSING
+        if value is MISSING or entry is None:
+            self.ledger.misses += 1
+            return None
+        self.ledger.hits += 1
+        self.ledger.saved_us += entry.cost_us
+        return Old(value, entry)
+
+    def fetch(self, work: Work, found: Found) -> Flow[Answer]:
+        """The value, when `hit` had none."""
+        old = yield from self._standing(work, found)
+        now_us = self.now_us()
+        if old is not None and old.envelope.flags & FAILURE:
+            self._raise_remembered(old.envelope, now_us)
+            old = None
+        if old is not None and self._windows.is_stale(old.envelope, now_us):
+            return (yield from self._serve(work, found, old, now_us))
+        fallback = old if old is not None and self._windows.survives(old.envelope, now_us) else None
+        self.ledger.misses += 1
+        return (yield from Share(work.key.value, lambda: self._lead_or_wait(work, found.seen, fallback)))
+
+    def alone(self, work: Work) -> Flow[Answer]:
+        """The value without Redis: computed once for all callers of this process."""
+        self.ledger.misses += 1
+        return (yield from Share(work.key.value, lambda: self._without_lease(work)))
+
+    def renew(self, work: Work, found: Found, *, spare: bool = False) -> Flow[Answer | None]:
+        """Compute anew now, unless somebody does already: None then. `spare`: the old value makes up for a failure."""
+        token = new_token()
+        claim = yield from self._claim(work.key, token, found.seen, COMPUTING)
+        if claim is None or claim.verdict != "lead":
+            return None
+        old = yield from self._standing(work, found)
+        if old is not None and old.envelope.flags & FAILURE:
+            old = None
+        return result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=spare).run()))
+
+    def refresh_queued(self, work: Work, seen: bytes) -> Flow[Answer | None]:
+        """What a queued refresh of the entry `seen` does: nothing if that was replaced or invalidated meanwhile."""
+        found = yield from self.entries.get(work.key, work.tags)
+        if found.seen != seen:
+            return None
+        return (yield from self.renew(work, found, spare=True))
+
+    def peek(self, work: Work) -> Flow[Any]:
+        """The fresh value, or MISSING; nothing is counted, nothing computed."""
+        old = yield from self._fresh(work)
+        return MISSING if old is None else old.value
+
+    def fresh_for(self, work: Work) -> Flow[float]:
+        """For how many more seconds there is a fresh value; 0.0 when there is none."""
+        old = yield from self._fresh(work)
+        return 0.0 if old is None else (old.envelope.soft_us - self.now_us()) / 1e6
+
+    def _fresh(self, work: Work) -> Flow[Old | None]:
+        found = yield from self.entries.get(work.key, work.tags)
+        old = yield from self._standing(work, found)
+        if old is None or old.envelope.flags or self.now_us() >= old.envelope.soft_us:
+            return None
+        return old
+
+    def put(self, key: EntryKey, value: V, tags: tuple[str, ...], fresh: float) -> Flow[None]:
+        """Store a value that nobody needed to compute."""
+        policy = self.policy
+        body = policy.codec.dump(value)
+        hard = fresh + self._windows.after
+        versions = yield from policy.touch(tags, hard)
+        data = policy.pack(key, body, versions, fresh=fresh, hard=hard, cost=0.0)
+        yield from self.entries.put(key, data, milliseconds(hard))
+
+    def _standing(self, work: Work, found: Found) -> Flow[Old | None]:
+        """What was found, unless it is too old, a tag was invalidated since, or it cannot be read."""
+        entry = found.envelope
+        if entry is None or self.now_us() >= entry.hard_us:
+            return None
+        parts = tuple([part for part, _ in entry.tags])
+        if parts[: len(work.tags)] != work.tags:
+            return None  # from before the function got these tags
+        if parts and entry.tags != found.tags:
+            try:
+                if (yield from self.entries.tags.read(parts)) != entry.tags:
+                    return None
+            except StoreError as error:
+                self.policy.trouble(str(error))
+                return None
+        value = None if entry.flags & FAILURE else self.policy.load(entry)
+        return None if value is MISSING else Old(value, entry)
+
+    def _raise_remembered(self, entry: Envelope, now_us: int) -> None:
+        error = self.policy.failures.load(entry.body) if now_us < entry.soft_us else None
+        if error is not None:
+            self.ledger.remembered += 1
+            self.ledger.saved_us += entry.cost_us
+            raise error
+
+    def _serve(self, work: Work, found: Found, old: Old, now_us: int) -> Flow[Answer]:
+        """Serve what is there; if it is stale, or due to be refreshed early, see to it that one caller refreshes it."""
+        self.ledger.saved_us += old.envelope.cost_us
+        if now_us < old.envelope.soft_us:
+            self.ledger.hits += 1
+            served = old.served("hit")
+            if not self._windows.due(old.envelope, now_us):
+                return served
+        else:
+            self.ledger.stale += 1
+            served = old.served("stale")
+        token = new_token(QUEUED if work.enqueue else COMPUTING)
+        claim = yield from self._claim(work.key, token, found.seen, COMPUTING + QUEUED + BACKING_OFF)
         if claim is None or claim.verdict == "wait":
-            return old
+            return served
         if claim.verdict == "hit":
-            newer = self.fresh(claim.found)
-            return old if newer is MISSING else newer
-        return (yield from self._compute(key, compute, token))
+            newer = yield from self._standing(work, claim.found)
+            return served if newer is None or newer.envelope.flags else newer.served("hit")
+        if work.enqueue:
+            yield from self._enqueue(work, token, found.seen)
+            return served
+        return result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=True).run()))
 
-    def _lead_or_wait(self, key: EntryKey, compute: Callable[[str], Invoke[V]], seen: bytes) -> Flow[V]:
-        token = secrets.token_hex(8)
-        until = time.monotonic() + self._wait
-        pause = FIRST_PAUSE
+    def _enqueue(self, work: Work, token: str, seen: bytes) -> Flow[None]:
+        queued = False
+        try:
+            if work.enqueue:
+                yield from work.enqueue(seen)
+            queued = True
+        except Exception as error:
+            if self.policy.terms.personal(error):
+                raise
+            self.policy.trouble(f"a refresh could not be queued: {type(error).__name__}")
+        finally:
+            if not queued:
+                yield from self.policy.tolerant(self.entries.release(work.key, token))
+
+    def _lead_or_wait(self, work: Work, seen: bytes, fallback: Old | None) -> Flow[Answer | Own]:
+        token = new_token()
+        began = time.monotonic()
+        yielding = COMPUTING if fallback is None else COMPUTING + BACKING_OFF
+        waited = False
         while True:
-            claim = yield from self._claim(key, token, seen)
+            claim = yield from self._claim(work.key, token, seen, yielding)
             if claim is None:
-                break
+                return (yield from self._without_lease(work))
             if claim.verdict == "lead":
-                return (yield from self._compute(key, compute, token))
+                return (yield from Lead[V](self.policy, work, token, claim.since_us, fallback, spare=True).run())
             if claim.verdict == "hit":
-                value = self.fresh(claim.found)
-                if value is not MISSING:
-                    return value  # type: ignore[no-any-return]  # the codec answers what the annotation says
+                result = yield from self._shared(work, claim.found)
+                if result is not None:
+                    return result
                 seen = claim.found.seen
                 continue
-            if time.monotonic() >= until:
-                break
-            self.ledger.waits += pause == FIRST_PAUSE
-            yield from Sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-        self.ledger.computations += 1
-        return (yield from compute(""))
+            if fallback is not None and claim.holder.startswith(BACKING_OFF):
+                self.ledger.failures += 1
+                return fallback.served("error")
+            passed = time.monotonic() - began
+            if passed >= self.policy.wait:
+                return (yield from self._without_lease(work))
+            self.ledger.waits += not waited
+            waited = True
+            yield from Sleep(min(max(passed * SHARE, FIRST_PAUSE), LONGEST_PAUSE))
 
-    def _claim(self, key: EntryKey, token: str, seen: bytes) -> Flow[Claim | None]:
+    def _shared(self, work: Work, found: Found) -> Flow[Answer | None]:
+        """What another process computed meanwhile, its failure too, if that is remembered."""
+        there = yield from self._standing(work, found)
+        now_us = self.now_us()
+        if there is None or now_us >= there.envelope.soft_us:
+            return None
+        if there.envelope.flags & FAILURE:
+            self._raise_remembered(there.envelope, now_us)
+            return None
+        return there.served("computed")
+
+    def _without_lease(self, work: Work) -> Flow[Answer]:
+        self.ledger.computations += 1
+        return Answer((yield from work.compute(Computation(""))), "computed")
+
+    def _claim(self, key: EntryKey, token: str, seen: bytes, yielding: str) -> Flow[Claim | None]:
         """The claim's answer; None when the cache cannot be used."""
         for last in (False, True):
             try:
-                return (yield from self.entries.claim(key, token, seen))
+                return (yield from self.entries.claim(key, token, seen, yielding=yielding))
             except OutcomeUnknown as error:
                 if last:
-                    self._trouble(str(error))
+                    self.policy.trouble(str(error))
             except StoreError as error:
-                self._trouble(str(error))
+                self.policy.trouble(str(error))
                 break
         return None
-
-    def _compute(self, key: EntryKey, compute: Callable[[str], Invoke[V]], token: str) -> Flow[V]:
-        began = time.monotonic()
-        stored = False
-        self.ledger.computations += 1
-        try:
-            value = yield from compute(token)
-            fresh_for = self._life(value)
-            if fresh_for is not None:
-                cost = time.monotonic() - began
-                data = self._pack(key, value, fresh_for, cost)
-                life_ms = max(1, int((fresh_for + self._stale) * 1000))
-                yield from self._tolerant(self.entries.store(key, token, data, life_ms))
-                stored = True
-            return value
-        finally:
-            if not stored:
-                # At once, not when the lease runs out: whoever waits may lead now.
-                yield from self._tolerant(self.entries.release(key, token))
-
-    def _pack(self, key: EntryKey, value: V, fresh_for: float, cost: float) -> bytes:
-        body = self.codec.dump(value)
-        hard = fresh_for + self._stale
-        entry = envelope(body, self.codec.id, now_us=self._now_us(), soft=fresh_for, hard=hard, cost=cost)
-        return self.entries.pack(key, entry)
-
-    def _tolerant(self, call: Any) -> Flow[Any]:
-        try:
-            return (yield from call)
-        except StoreError as error:
-            self._trouble(str(error))
-            return None

@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from workerkit.core.call import Call, Word
+from workerkit.core.keys import Keys
 from workerkit.core.lua import Script
 
 _COUNT = Script("workerkit.cache", "count")
+_LIST = Script("workerkit.cache", "list")
 LIFE_MS = 30 * 86_400_000  # a function that nobody calls for a month is forgotten
 
 
 class CacheStats(NamedTuple):
-    """Counts since the ledger began. Each call is a hit, a stale hit or a miss; misses compute, or wait for who does.
+    """Counts since the ledger began. Each call is a hit (L1, fresh, stale or a remembered failure) or a miss.
 
-    `errors` are uses of the cache that failed; `saved` is seconds: what hits would have cost to compute.
+    Misses compute, or wait for who does: `waits` are those for another process. `failures` are old values served
+    because the refresh failed, `errors` uses of the cache that failed; `saved` is seconds: what hits would have cost
+    to compute.
     """
 
+    l1: int = 0
     hits: int = 0
     stale: int = 0
+    remembered: int = 0
     misses: int = 0
     computations: int = 0
     waits: int = 0
+    failures: int = 0
     errors: int = 0
     saved: float = 0.0
 
     @property
     def hit_rate(self) -> float:
         """Calls answered from the cache, of all; 0.0 when there were none."""
-        answered = self.hits + self.stale
+        answered = self.l1 + self.hits + self.stale + self.remembered
         return answered / (answered + self.misses) if answered + self.misses else 0.0
 
 
 class Ledger:
     """The counters of one function in this process. Losing the GIL between `+=` may lose a count, never a call."""
 
-    __slots__ = ("computations", "errors", "hits", "key", "misses", "saved_us", "stale", "waits")
-    _NAMES = ("hits", "stale", "misses", "computations", "waits", "errors", "saved_us")
+    _NAMES = (*(name for name in CacheStats._fields if name != "saved"), "saved_us")
+    __slots__ = ("key", "name", *_NAMES)
 
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.hits = self.stale = self.misses = self.computations = self.waits = self.errors = self.saved_us = 0
+    l1: int
+    hits: int
+    stale: int
+    remembered: int
+    misses: int
+    computations: int
+    waits: int
+    failures: int
+    errors: int
+    saved_us: int
+
+    def __init__(self, keys: Keys, name: str) -> None:
+        self.name = name
+        self.key = keys.key(name, "all", "n")
+        for each in self._NAMES:
+            setattr(self, each, 0)
 
     def take(self) -> Call[Any] | None:
         """A Call that adds what was counted since the last time, or None when nothing was."""
@@ -57,6 +78,21 @@ class Ledger:
     def read(self) -> Call[CacheStats]:
         """The fleet's counts, without what processes have not flushed yet."""
         return Call("cache.stats", "cache", _parse_stats, args=("HGETALL", self.key))
+
+
+class Index:
+    """The names of all functions that have a ledger."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._key = keys.key("stats", "all", "i")
+
+    def add(self, names: Iterable[str]) -> Call[Any]:
+        """List these; those that nobody listed for a month go."""
+        return Call("cache.list", "cache", int, script=_LIST, keys=(self._key,), args=(LIFE_MS, *names))
+
+    def read(self) -> Call[list[str]]:
+        args = ("ZRANGE", self._key, 0, -1)
+        return Call("cache.listed", "cache", lambda reply: [name.decode() for name in reply], args=args)
 
 
 def _parse_stats(reply: Any) -> CacheStats:

@@ -28,7 +28,7 @@ class Glue:
         self._app = app
         self._loops = Loops()
         engine = kit.engine
-        engine.host = CeleryHost()
+        engine.host = CeleryHost(app)
         engine.personal += (Retry, Ignore, Reject, SoftTimeLimitExceeded)
         self._equip_tasks()
         app.steps["worker"].add(pump_step(app, engine))

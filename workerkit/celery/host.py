@@ -6,12 +6,13 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from celery import Task
+from celery import Celery, Task
 from celery._state import get_current_task
 from celery.exceptions import Ignore, Reject, Retry
 from celery.states import READY_STATES
 
 from workerkit.api.host import Running
+from workerkit.celery.publisher import REFRESH, Publisher, leads_to
 from workerkit.celery.request import MESSAGE
 from workerkit.errors import JobFinished
 from workerkit.waitlist.ticket import Ticket
@@ -42,7 +43,16 @@ def current() -> Current | None:
 
 
 class CeleryHost:
-    """What the current Celery task is, and how an execution ends without a result."""
+    """What the current Celery task is, and how an execution ends without a result, or a message is sent."""
+
+    can_queue = True
+
+    def __init__(self, app: Celery) -> None:
+        publisher = Publisher(app)
+        self.queue_refresh = publisher.refresh
+        self.may_answer = publisher.may_answer
+        self.answer = publisher.answer
+        self.send = publisher.send
 
     def running(self) -> Running | None:
         now = current()
@@ -50,12 +60,15 @@ class CeleryHost:
 
     def runs(self, wrapper: Callable[..., Any]) -> bool:
         now = current()
-        step = now and now.task.run
-        while step is not None:
-            if step is wrapper:
-                return True
-            step = getattr(step, "__func__", None) or getattr(step, "__wrapped__", None)
-        return False
+        return now is not None and leads_to(now.task.run, wrapper)
+
+    def queued_refresh(self, wrapper: Callable[..., Any]) -> bytes | None:
+        now = current()
+        if now is None:
+            return None
+        # A worker finds a message's header among the request's attributes, an eager task among its headers.
+        seen = getattr(now.request, REFRESH, None) or (now.request.headers or {}).get(REFRESH)
+        return bytes.fromhex(seen) if seen and leads_to(now.task.run, wrapper) else None
 
     def ticket(self) -> Ticket | None:
         now = current()

@@ -13,11 +13,11 @@ from workerkit.errors import CodecError, DefinitionError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-# A codec's id stands in every envelope. A further codec takes the next number and has dump, load and fingerprint.
+# A codec's id stands in every envelope; another codec takes another number.
 JSON: Final = 1
 
 # What serializers and validators raise. Not Exception: Celery's SoftTimeLimitExceeded is one, and must pass.
-_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
+FAILURES = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError)
 
 
 class Codec:
@@ -30,6 +30,7 @@ class Codec:
     """
 
     id: ClassVar[int] = JSON
+    format: str = "JSON"
 
     def __init__(self, annotation: Any = Any) -> None:
         if isinstance(annotation, str):
@@ -40,27 +41,27 @@ class Codec:
         """Write `value`; `CodecError` when it cannot be held or would come back as another value or type."""
         adapter = self._adapter
         try:
-            data = adapter.dump_json(value, by_alias=False, round_trip=True, warnings=False)
-            back = adapter.validate_json(data, by_alias=False, by_name=True)
+            data = self._write(adapter, value)
+            back = self._read(adapter, data)
             faithful = _same(value, back)
-        except _FAILURES as error:
-            raise self._error(value, "cannot be written as JSON and read back", error) from None
+        except FAILURES as error:
+            raise self._error(value, f"cannot be written as {self.format} and read back", error) from None
         if not faithful:
-            raise self._error(value, "would not come back from JSON as it is")
+            raise self._error(value, f"would not come back from {self.format} as it is")
         return data
 
     def load(self, data: bytes) -> Any:
         """Read a value of the annotated type; `CodecError` when the bytes do not fit it."""
         adapter = self._adapter
         try:
-            return adapter.validate_json(data, by_alias=False, by_name=True)
-        except _FAILURES as error:
+            return self._read(adapter, data)
+        except FAILURES as error:
             # From None: pydantic's message quotes the input, which may be secret.
             raise CodecError(f"stored bytes are no {self._name} ({type(error).__name__})") from None
 
     @cached_property
     def fingerprint(self) -> str:
-        """8 hex digits of the JSON schema, docstrings left out: another shape of the model, another fingerprint."""
+        """8 hex digits of the format and the JSON schema, docstrings left out: another shape, another fingerprint."""
         from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
         class Lenient(GenerateJsonSchema):
@@ -68,7 +69,14 @@ class Codec:
                 return {"x-core": schema["type"]}  # a custom type without a schema still has a place in the shape
 
         schema = self._adapter.json_schema(by_alias=False, schema_generator=Lenient)
-        return blake2b(json.dumps(_shape(schema), sort_keys=True).encode(), digest_size=4).hexdigest()
+        text = json.dumps([self.format, _shape(schema)], sort_keys=True)
+        return blake2b(text.encode(), digest_size=4).hexdigest()
+
+    def _write(self, adapter: TypeAdapter[Any], value: object) -> bytes:
+        return adapter.dump_json(value, by_alias=False, round_trip=True, warnings=False)
+
+    def _read(self, adapter: TypeAdapter[Any], data: bytes) -> Any:
+        return adapter.validate_json(data, by_alias=False, by_name=True)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
@@ -112,6 +120,9 @@ def _same(value: Any, back: Any) -> bool:
     if kind is list or isinstance(back, tuple):
         return len(value) == len(back) and all(map(_same, value, back))
     if kind is dict:
+        if [*value] != [*back] and value.keys() == back.keys():  # YAML sorts them
+            own = {key: key for key in value}
+            value = {own[key]: value[key] for key in back}
         return _same([*value], [*back]) and all(map(_same, value.values(), back.values()))
     if value is back or value == back or (kind is float and isnan(value) and isnan(back)):
         return True

@@ -52,6 +52,15 @@ class CacheTrouble(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshFailed(Event):
+    """A cached value could not be computed anew; the old one may be served still. `error` is the error's class."""
+
+    name: ClassVar[str] = "cache.refresh_failed"
+    function: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class LimitOpen(Event):
     """Redis was down, and a limiter with `when_down="open"` admitted without counting."""
 

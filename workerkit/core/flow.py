@@ -1,14 +1,14 @@
 """A Flow: an operation of several steps as a generator, the same for sync and async callers.
 
-A step is a Call, a Batch, a Sleep, an Invoke or a Share. A runner executes the step and sends its result back in, or
-throws its error back in, so that a Flow cleans up with an ordinary `try`/`finally` and may even yield steps there.
-No Flow spans user code except through Invoke.
+A step is a Call, a Batch, a Sleep, an Invoke, a Share or a Seal. A runner executes the step and sends its result back
+in, or throws its error back in, so that a Flow cleans up with an ordinary `try`/`finally` and may even yield steps
+there. No Flow spans user code except through Invoke.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from workerkit.core.call import Call
 
@@ -60,16 +60,31 @@ class Invoke(Generic[T]):
         return value
 
 
+class Own(NamedTuple):
+    """What a shared Flow returns when its `value` is for the caller who ran it, and not for those who joined."""
+
+    value: Any
+
+
+def result_of(result: T | Own) -> T:
+    """What the caller who ran a shared Flow gets of its `result`."""
+    if isinstance(result, Own):
+        own: T = result.value
+        return own
+    return result
+
+
 class Share(Generic[T]):
     """Run a Flow, or join the same Flow if this process is running it already for the same key.
 
     All who join get the one result, or the one error; an error that concerns only the caller who ran it (a
-    cancellation, a time limit) is not shared: the others go round again.
+    cancellation, a time limit) is not shared, nor is a result that the Flow returns as `Own`: the others go round
+    again.
     """
 
     __slots__ = ("flow", "key")
 
-    def __init__(self, key: Hashable, flow: Callable[[], Flow[T]]) -> None:
+    def __init__(self, key: Hashable, flow: Callable[[], Flow[T | Own]]) -> None:
         self.key = key
         self.flow = flow
 
@@ -78,5 +93,17 @@ class Share(Generic[T]):
         return value
 
 
-Step = Call[Any] | Batch | Sleep | Invoke[Any] | Share[Any]
+class Seal:
+    """From now on nobody joins the shared Flow of this key; who has joined it still gets its result."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+
+    def __iter__(self) -> Generator[Any, Any, None]:
+        yield self
+
+
+Step = Call[Any] | Batch | Sleep | Invoke[Any] | Share[Any] | Seal
 Flow = Generator[Step, Any, T]

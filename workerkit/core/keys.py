@@ -49,3 +49,7 @@ class Keys:
     def key(self, name: str, part: str, suffix: str) -> str:
         """A key of the slot that `name` and `part` (already safe: escaped, or a digest) choose."""
         return f"{self._prefix}{{{name}:{part}}}:{suffix}"
+
+    def prefix(self, name: str) -> str:
+        """What all keys of one name begin with."""
+        return f"{self._prefix}{{{name}:"

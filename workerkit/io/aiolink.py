@@ -1,92 +1,116 @@
-"""One connection to Redis for an event loop: redis-py's asyncio connection under an absolute deadline."""
+"""One connection to Redis for an event loop: a transport and a parser under an absolute deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import select
+import socket
 import time
 from collections.abc import Iterable
 from typing import Any
 
+import hiredis
 import redis
-import redis.asyncio
 
 from workerkit.core.call import Word
 from workerkit.io.address import Address
-from workerkit.io.link import Lost, connection_arguments, pack
-
-_CLASSES: dict[str, Any] = {
-    "tcp": redis.asyncio.Connection,
-    "tls": redis.asyncio.SSLConnection,
-    "unix": redis.asyncio.UnixDomainSocketConnection,
-}
+from workerkit.io.link import INCOMPLETE, Lost, new_reader, pack, reason
 
 
-class AioLink:
+class AioLink(asyncio.Protocol):
     """A connection of one event loop."""
 
-    __slots__ = ("_connection", "_poll", "used")
+    _transport: asyncio.Transport
 
     def __init__(self, address: Address) -> None:
-        self._connection = _CLASSES[address.transport](
-            redis_connect_func=_prepare_parser,
-            # The deadline is asyncio's, around all of it; redis-py's own timeouts start anew at every read.
-            socket_timeout=None,
-            socket_connect_timeout=None,
-            **connection_arguments(address),
-        )
-        if address.tls:
-            self._connection.ssl_context.context = address.tls
+        self._address = address
         self._poll = select.poll()
+        self._reader = new_reader()
+        self._replies: list[Any] = []
+        self._wanted = 0
+        self._waiting: asyncio.Future[list[Any]] | None = None
+        self._lost: Exception | None = None
         self.used = 0.0
 
     async def open(self, commands: list[tuple[Word, ...]], deadline: float) -> list[Any]:
         """Connect and shake hands; answers the handshake's replies (errors as values)."""
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                await self._connection.connect()
-        except (redis.RedisError, OSError) as error:
-            raise Lost(str(error) or "no answer in time", sent=False) from None
-        self._poll.register(self._writer.get_extra_info("socket"), select.POLLIN)
+                self._transport = await self._connect()
+        except OSError as error:
+            raise Lost(reason(error), sent=False) from None
+        sock = self._transport.get_extra_info("socket")
+        if self._address.transport != "unix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._poll.register(sock, select.POLLIN)
         try:
             return await self.exchange(commands, deadline)
         except Lost as lost:
             raise Lost(str(lost), sent=False) from None  # a handshake executes nothing
 
+    async def _connect(self) -> Any:
+        loop, where = asyncio.get_running_loop(), self._address.arguments
+        if self._address.transport == "unix":
+            connection = await loop.create_unix_connection(lambda: self, where["path"])
+        else:
+            connection = await loop.create_connection(lambda: self, where["host"], where["port"], ssl=self._address.tls)
+        return connection[0]
+
     def hung_up(self) -> bool:
         """Whether the server closed this idle connection, or sent what nobody asked for."""
-        # The socket itself is asked: the loop may not have had a turn since, and the reader knows no reset as an end.
-        writer = self._writer
-        return writer is None or writer.is_closing() or bool(self._poll.poll(0))
+        # The socket itself is asked too: the loop may not have had a turn since.
+        return self._lost is not None or bool(self._replies) or bool(self._poll.poll(0))
 
-    @property
-    def _writer(self) -> Any:
-        return self._connection._writer  # noqa: SLF001 - redis-py tells the state of its stream only by reading
+    async def ask(self, command: tuple[Word, ...], deadline: float) -> Any:
+        """As `exchange`, of one command."""
+        return (await self.exchange((command,), deadline))[0]
 
     async def exchange(self, commands: Iterable[tuple[Word, ...]], deadline: float) -> list[Any]:
         """Send the commands in one write and read a reply for each; error replies are values.
 
         Raises Lost when the connection broke or the deadline passed.
         """
-        commands = tuple(commands)
+        packed = [pack(command) for command in commands]
+        loop = asyncio.get_running_loop()
+        waiting: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting = waiting
+        self._wanted = len(packed)
+        if self._lost is not None:
+            self._end(self._lost)
+        else:
+            self._transport.write(b"".join(packed))
+        alarm = loop.call_later(deadline - time.monotonic(), self._end, TimeoutError())
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                await self._connection.send_packed_command(pack(commands), check_health=False)
-                return [await self._read() for _ in commands]
+            return await waiting
         except (redis.RedisError, OSError) as error:
-            raise Lost(str(error) or "no answer in time", sent=True) from None
+            raise Lost(reason(error), sent=True) from None
+        finally:
+            self._waiting = None
+            alarm.cancel()
 
-    async def _read(self) -> Any:
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
         try:
-            return await self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
-        except (redis.ResponseError, redis.exceptions.BusyLoadingError, redis.AuthenticationError) as error:
-            return error
+            while (reply := self._reader.gets(False)) is not INCOMPLETE:
+                if not isinstance(reply, hiredis.PushNotification):
+                    self._replies.append(reply)
+        except redis.RedisError as error:
+            self._end(error)
+            return
+        waiting = self._waiting
+        if waiting is not None and len(self._replies) >= self._wanted and not waiting.done():
+            waiting.set_result(self._replies[: self._wanted])
+            del self._replies[: self._wanted]
 
-    async def close(self) -> None:
-        # Without waiting: the peer may be the reason, and a cancelled caller must not be held up.
-        await self._connection.disconnect(nowait=True)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = exc or ConnectionResetError("the server closed the connection")
+        self._end(self._lost)
 
+    def _end(self, error: Exception) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(error)
 
-async def _prepare_parser(connection: Any) -> None:
-    # What redis-py's own on_connect does first; without it the parser has no stream to read from.
-    connection._parser.on_connect(connection)  # noqa: SLF001 - see above
+    def close(self) -> None:
+        """Without waiting: the peer may be the reason, and a cancelled caller must not be held up."""
+        if hasattr(self, "_transport"):
+            self._transport.abort()

@@ -11,10 +11,11 @@ from workerkit.io.server import Server
 
 
 class AioPool:
-    """As `Pool`, for one event loop: redis.asyncio's connections cannot move to another."""
+    """As `Pool`, for one event loop: its connections cannot move to another."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
+        self._minimum = server.options.minimum
         self._free: list[AioLink] = []
         self._room = asyncio.Semaphore(server.options.maximum)
         self.in_use = 0
@@ -29,32 +30,32 @@ class AioPool:
 
         Raises PoolExhausted after the options' `wait`, Lost when none can be opened before `deadline`.
         """
-        await self._enter(deadline)
+        if self._room.locked():
+            await self._wait(deadline)
+        else:
+            await self._room.acquire()  # does not wait: somebody else's turn cannot come in between
         self.in_use += 1
         try:
             while self._free:
                 link = self._free.pop()
                 if not link.hung_up():
                     return link
-                await link.close()
-                await self.drop_free()
-            link = AioLink(self._server.address)
+                link.close()
+                self.drop_free()
+            link = AioLink(self.server.address)
             try:
-                replies = await link.open(self._server.greeting(), deadline)
-                self._server.greeted(replies, time.monotonic())
+                replies = await link.open(self.server.greeting(), deadline)
+                self.server.greeted(replies, time.monotonic())
             except BaseException:
-                await link.close()
+                link.close()
                 raise
         except BaseException:
             self._leave()
             raise
         return link
 
-    async def _enter(self, deadline: float) -> None:
-        if not self._room.locked():
-            await self._room.acquire()  # does not wait: somebody else's turn cannot come in between
-            return
-        options = self._server.options
+    async def _wait(self, deadline: float) -> None:
+        options = self.server.options
         began = time.monotonic()
         try:
             async with asyncio.timeout(min(options.wait, deadline - began)):
@@ -62,9 +63,9 @@ class AioPool:
         except TimeoutError:
             waited = time.monotonic() - began
             raise PoolExhausted(
-                f"all {options.maximum} connections to {self._server.shown} stayed in use for {waited:.2f} s: "
+                f"all {options.maximum} connections to {self.server.shown} stayed in use for {waited:.2f} s: "
                 "raise workerkit_pool_max, or run fewer callers at once",
-                store=self._server.role,
+                store=self.server.role,
                 in_use=self.in_use,
                 limit=options.maximum,
                 waited=waited,
@@ -78,31 +79,33 @@ class AioPool:
         """Put back a connection on which no reply is outstanding."""
         link.used = time.monotonic()
         self._free.append(link)
+        if len(self._free) > self._minimum:
+            self.trim()
         self._leave()
 
-    async def drop(self, link: AioLink) -> None:
+    def drop(self, link: AioLink) -> None:
         """Close a connection whose state is not known."""
         try:
-            await link.close()
+            link.close()
         finally:
             self._leave()
 
-    async def drop_free(self) -> None:
+    def drop_free(self) -> None:
         while self._free:
-            await self._free.pop().close()
+            self._free.pop().close()
 
-    async def trim(self) -> None:
+    def trim(self) -> None:
         """Close what has rested longer than the options' `idle`, above the minimum."""
-        options = self._server.options
+        options = self.server.options
         oldest = time.monotonic() - options.idle
-        while len(self._free) > options.minimum and self._free[0].used < oldest:
-            await self._free.pop(0).close()
+        while len(self._free) > self._minimum and self._free[0].used < oldest:
+            self._free.pop(0).close()
 
     async def fill(self, deadline: float) -> None:
         """Open connections up to the minimum."""
         opened = []
         try:
-            while self.size < self._server.options.minimum:
+            while self.size < self.server.options.minimum:
                 taken, self._free = self._free, []
                 try:
                     opened.append(await self.take(deadline))

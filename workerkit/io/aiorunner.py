@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from workerkit.core.call import Call
-from workerkit.core.flow import Batch, Flow, Invoke, Share, Sleep, Step
+from workerkit.core.flow import Batch, Flow, Invoke, Own, Seal, Share, Sleep, Step, result_of
+from workerkit.io.aiocalls import execute
 from workerkit.io.aiopool import AioPool
-from workerkit.io.attempts import Wire, attempts
-from workerkit.io.link import Lost
 from workerkit.io.runner import Carried
 from workerkit.io.server import Server
 
@@ -43,7 +42,7 @@ class _Loop:
         if self.cleanups:
             await asyncio.wait(self.cleanups)
         for pool in set(self.pools.values()):
-            await pool.close()
+            pool.close()
 
     async def _close_at_the_end(self) -> AsyncGenerator[None]:
         try:
@@ -123,55 +122,22 @@ class AioRunner:
 
     async def _step(self, step: Step) -> Any:
         if isinstance(step, Call):
-            return (await self._execute((step,)))[0]
+            return await self.call(step)
         if isinstance(step, Invoke):
             return await self._invoke(step)
         if isinstance(step, Batch):
             return await self._execute(step.calls) if step.calls else []
         if isinstance(step, Sleep):
             return await asyncio.sleep(step.seconds)
+        if isinstance(step, Seal):
+            return self._here().shared.pop(step.key, None)
         return await self._share(step)
 
     async def _execute(self, calls: tuple[Call[Any], ...], timeout: float | None = None) -> list[Any]:
-        store = calls[0].store
-        pool, server = self._here().pools[store], self._servers[store]
-        deadline = time.monotonic() + (timeout or self._timeout)
-        protocol = attempts(calls, server, deadline)
-        try:
-            step = next(protocol)
-            while True:
-                try:
-                    if isinstance(step, Wire):
-                        answers = await self._wire(pool, server, step, deadline)
-                    else:
-                        answers = await asyncio.sleep(step.seconds, [])
-                except Lost as lost:
-                    step = protocol.throw(lost)
-                else:
-                    step = protocol.send(answers)
-        except StopIteration as done:
-            results: list[Any] = done.value
-            return results
-
-    @staticmethod
-    async def _wire(pool: AioPool, server: Server, wire: Wire, deadline: float) -> list[Any]:
-        if wire.fresh:
-            await pool.drop_free()
-        link = await pool.take(deadline)
-        try:
-            commands = wire.commands(server, deadline)
-            if server.clock_is_old(time.monotonic()):
-                time_reply, *answers = await link.exchange([("TIME",), *commands], deadline)
-                server.learn_time(time_reply, time.monotonic())
-                await pool.trim()
-            else:
-                answers = await link.exchange(commands, deadline)
-        except BaseException:
-            # Whatever escaped, a reply may be outstanding: this connection must never serve another Call.
-            await pool.drop(link)
-            raise
-        pool.give(link)
-        return answers
+        pool = self._here().pools[calls[0].store]
+        now = time.monotonic()
+        deadline = now + (timeout or self._timeout)
+        return await execute(calls, pool, now, deadline)
 
     @staticmethod
     async def _invoke(step: Invoke[Any]) -> Any:
@@ -186,20 +152,21 @@ class AioRunner:
         while True:
             task = shared.get(step.key)
             if task in _LEADERS.get():
-                return await self._drive(step.flow())  # it asks for itself while computing: waiting would never end
+                return result_of(await self._drive(step.flow()))  # it asks for itself: waiting would never end
             mine = task is None or task.done()
             if task is None or mine:
                 task = shared[step.key] = asyncio.create_task(self._lead(step))
                 task.add_done_callback(lambda done: self._end_share(shared, step.key, done))
             try:
                 # Shielded: who is cancelled leaves, and the computation goes on for the others.
-                value: T = await asyncio.shield(task)
-                return value
+                result: T | Own = await asyncio.shield(task)
+                if mine or not isinstance(result, Own):
+                    return result_of(result)
             except BaseException as error:
                 if mine or not task.done() or task.cancelled() or not isinstance(error, self.personal):
                     raise
 
-    async def _lead(self, step: Share[T]) -> T:
+    async def _lead(self, step: Share[T]) -> T | Own:
         # Set in this task's own copy of the context, so that the user's code carries it wherever it goes.
         _LEADERS.set(_LEADERS.get() | {asyncio.current_task()})
         return await self._drive(step.flow())

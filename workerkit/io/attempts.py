@@ -42,6 +42,13 @@ class Wire:
         return [call.words(not_after, whole=whole) for call, whole in zip(self.calls, self.whole, strict=True)]
 
 
+def words(call: Call[Any], server: Server, deadline: float) -> tuple[Word, ...]:
+    """As `Wire.commands`, for a first attempt of one Call: nearly all that is ever sent."""
+    if server.evicts:
+        server.check((call,))
+    return call.args if call.script is None else call.words(server.clock.at(deadline))
+
+
 class Pause:
     """Wait before the next attempt."""
 
@@ -57,9 +64,9 @@ Attempts = Generator[Wire | Pause, Any, list[Any]]
 def attempts(calls: Sequence[Call[Any]], server: Server, deadline: float) -> Attempts:
     """Bring `calls` to their results by `deadline` (monotonic seconds); answers the parsed results.
 
-    Raises StoreUnavailable, StoreRefused or OutcomeUnknown; with several calls the first error, after all were read.
+    The server has admitted them. Raises StoreUnavailable, StoreRefused or OutcomeUnknown; with several calls the first
+    error, after all were read.
     """
-    server.admit(time.monotonic())
     done: list[Any] = [None] * len(calls)
     todo = list(range(len(calls)))
     whole: set[int] = set()

@@ -11,8 +11,8 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from workerkit.io.address import Address
 from workerkit.io.interrupts import SHIELD
-from workerkit.io.link import connection_arguments
 from workerkit.io.server import Server
 
 _SYNC: dict[str, Any] = {
@@ -79,7 +79,7 @@ def aio_client(server: Server, timeout: float) -> redis.asyncio.Redis:
 def _arguments(server: Server, timeout: float) -> dict[str, Any]:
     address = server.address
     return {
-        **connection_arguments(address),
+        **_plain(address),
         "max_connections": server.options.maximum,
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -87,3 +87,22 @@ def _arguments(server: Server, timeout: float) -> dict[str, Any]:
         "username": address.username,
         "password": address.password,
     }
+
+
+def _plain(address: Address) -> dict[str, Any]:
+    """What redis-py's connections (sync and async) are made with: no retries, no health checks, nothing hidden."""
+    arguments: dict[str, Any] = {
+        **address.arguments,
+        "protocol": 3,
+        "health_check_interval": 0,
+        "retry": None,
+    }
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig
+    except ImportError:
+        pass  # redis-py before 7
+    else:
+        arguments["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    if address.transport != "unix":
+        arguments["socket_keepalive"] = True
+    return arguments

@@ -54,7 +54,7 @@ class Shield:
         self.depth = 0
         self.pending: list[tuple[int, Handler]] = []
         self._main: int | None = None
-        self._wrapped: dict[int, Deferring] = {}
+        self._seen: list[tuple[int, Any]] = [(signum, None) for signum in SIGNALS]
 
     def enter(self) -> int:
         """Begin a round trip; answers the depth before, -1 outside the main thread, where no handler ever runs."""
@@ -64,10 +64,9 @@ class Shield:
             os.register_at_fork(after_in_child=self._adopt_process)
             self._adopt_process()
             return self.enter()
-        for signum in SIGNALS:
-            handler = _installed(signum)
-            if handler is not self._wrapped.get(signum) and callable(handler):
-                self._wrap(signum, handler)
+        for signum, seen in self._seen:
+            if _installed(signum) is not seen:
+                self._wrap(signum)
         before = self.depth
         self.depth = before + 1
         return before
@@ -92,11 +91,13 @@ class Shield:
             signum, handler = self.pending.pop(0)
             handler(signum, None)
 
-    def _wrap(self, signum: int, handler: Any) -> None:
-        original = handler.original if isinstance(handler, Deferring) else handler
-        deferring = Deferring(self, original)
-        signal.signal(signum, deferring)
-        self._wrapped[signum] = deferring
+    def _wrap(self, signum: int) -> None:
+        """Make what is installed deferring, if it is a handler at all."""
+        handler: Any = _installed(signum)
+        if callable(handler):
+            handler = Deferring(self, handler.original if isinstance(handler, Deferring) else handler)
+            signal.signal(signum, handler)
+        self._seen[SIGNALS.index(signum)] = (signum, handler)
 
     def _adopt_process(self) -> None:
         # After a fork only the forking thread lives on: nothing is under way, whatever the parent was doing.

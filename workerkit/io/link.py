@@ -7,10 +7,12 @@ hang up after some error replies, and reconnect without our handshake.
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -22,8 +24,11 @@ import redis.connection
 from workerkit.core.call import Word
 from workerkit.io.address import Address
 
-_READ_SIZE = 65536
-_INCOMPLETE = object()
+_SIZE = 65536  # bytes of one read or write at most
+_STEP = 0.02  # seconds that one read or write may block
+_STEP_OVER = (BlockingIOError, TimeoutError)
+_TEXT = frozenset((str, bytes))
+INCOMPLETE = object()
 _PASSING = (
     redis.exceptions.BusyLoadingError,
     redis.ReadOnlyError,
@@ -54,25 +59,6 @@ def passes(answer: Any) -> bool:
     return isinstance(answer, _PASSING) or (isinstance(answer, Exception) and str(answer).startswith("BUSY "))
 
 
-def connection_arguments(address: Address) -> dict[str, Any]:
-    """What redis-py's connections (sync and async) are made with: no retries, no health checks, nothing hidden."""
-    arguments: dict[str, Any] = {
-        **address.arguments,
-        "protocol": 3,
-        "health_check_interval": 0,
-        "retry": None,
-    }
-    try:
-        from redis.maint_notifications import MaintNotificationsConfig
-    except ImportError:
-        pass  # redis-py before 7
-    else:
-        arguments["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
-    if address.transport != "unix":
-        arguments["socket_keepalive"] = True
-    return arguments
-
-
 def greeting(address: Address, name: str, *, inspect: bool) -> list[tuple[Word, ...]]:
     """The commands of a handshake, sent in one write: RESP3, login, name, database, clock, eviction policy."""
     login = ("AUTH", address.username or "default", address.password) if address.password else ()
@@ -85,17 +71,26 @@ def greeting(address: Address, name: str, *, inspect: bool) -> list[tuple[Word, 
     return commands
 
 
-def pack(commands: Iterable[tuple[Word, ...]]) -> bytes:
-    return b"".join([hiredis.pack_command(_without_numbers(command)) for command in commands])
+def new_reader() -> hiredis.Reader:
+    """A parser: error replies are redis-py's exceptions, as values; INCOMPLETE when there is no whole reply yet."""
+    return hiredis.Reader(
+        protocolError=redis.InvalidResponse,
+        replyError=redis.connection.DefaultParser.parse_error,
+        notEnoughData=INCOMPLETE,
+    )
 
 
-def _without_numbers(command: tuple[Word, ...]) -> Any:
-    # hiredis turns numbers into text itself, and crashes the process when a signal handler raises while it does.
-    return tuple([str(word) if isinstance(word, (int, float)) else word for word in command])
+def pack(command: tuple[Word, ...]) -> bytes:
+    """The bytes of a command."""
+    if not _TEXT.issuperset(map(type, command)):
+        # hiredis turns numbers into text itself, and crashes the process when a signal handler raises while it does.
+        command = tuple([str(word) if isinstance(word, (int, float)) else word for word in command])
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows no mixed tuples
+    return packed
 
 
 def connect(address: Address, deadline: float) -> socket.socket:
-    """A connected socket that never blocks; raises OSError."""
+    """A connected socket whose reads and writes block for `_STEP` at most; raises OSError."""
     if address.transport == "unix":
         sock = _dial(socket.AF_UNIX, address.arguments["path"], deadline)
     else:
@@ -104,11 +99,23 @@ def connect(address: Address, deadline: float) -> socket.socket:
         if address.tls:
             sock.settimeout(_left(deadline))  # Python holds this one for the whole of the handshake
             sock = address.tls.wrap_socket(sock, server_hostname=address.arguments["host"])
-        sock.setblocking(False)
+        _limit(sock)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _limit(sock: socket.socket) -> None:
+    """Let no read or write block for longer than `_STEP`: it raises one of `_STEP_OVER` then."""
+    if isinstance(sock, ssl.SSLSocket) or not isinstance(sock, _socket.socket):
+        sock.settimeout(_STEP)  # TLS waits in its own way, and so do sockets that gevent put in place of Python's
+        return
+    # By the kernel: Python's own timeout is a poll before each read and write.
+    sock.setblocking(True)
+    step = struct.pack("ll", 0, int(_STEP * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, step)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, step)
 
 
 def _dial_any(host: str, port: int, deadline: float) -> socket.socket:
@@ -148,17 +155,13 @@ class Link:
     """A connection, and its watch for a server that hung up."""
 
     __slots__ = ("__weakref__", "_address", "_buffer", "_poll", "_reader", "_sock", "used")
+    _sock: socket.socket
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._sock: socket.socket | None = None
         self._poll = select.poll()
-        self._buffer = bytearray(_READ_SIZE)
-        self._reader = hiredis.Reader(
-            protocolError=redis.InvalidResponse,
-            replyError=redis.connection.DefaultParser.parse_error,
-            notEnoughData=_INCOMPLETE,
-        )
+        self._buffer = bytearray(_SIZE)
+        self._reader = new_reader()
         self.used = 0.0
 
     def open(self, commands: list[tuple[Word, ...]], deadline: float) -> list[Any]:
@@ -166,7 +169,7 @@ class Link:
         try:
             self._sock = connect(self._address, deadline)
         except OSError as error:
-            raise Lost(_reason(error), sent=False) from None
+            raise Lost(reason(error), sent=False) from None
         self._poll.register(self._sock, select.POLLIN)
         try:
             return self.exchange(commands, deadline)
@@ -177,45 +180,45 @@ class Link:
         """Whether the server closed this idle connection, or sent what nobody asked for."""
         return bool(self._poll.poll(0))
 
+    def ask(self, command: tuple[Word, ...], deadline: float) -> Any:
+        """Send one command and read its reply. As `exchange`, without the lists: most Calls are alone."""
+        try:
+            self._send(pack(command), deadline)
+            return self._read(deadline)
+        except (OSError, redis.RedisError) as error:
+            raise Lost(reason(error), sent=True) from None
+
     def exchange(self, commands: Iterable[tuple[Word, ...]], deadline: float) -> list[Any]:
         """Send the commands in one write and read a reply for each; error replies are values.
 
         Raises Lost when the connection broke or the deadline passed.
         """
-        commands = tuple(commands)
-        sock = self._sock
-        if sock is None:
-            raise Lost("it is closed", sent=False)
+        packed = [pack(command) for command in commands]
         try:
-            self._send(sock, pack(commands), deadline)
-            return [self._read(sock, deadline) for _ in commands]
+            self._send(b"".join(packed), deadline)
+            return [self._read(deadline) for _ in packed]
         except (OSError, redis.RedisError) as error:
-            raise Lost(_reason(error), sent=True) from None
+            raise Lost(reason(error), sent=True) from None
 
-    def _send(self, sock: socket.socket, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
+    def _send(self, data: bytes, deadline: float) -> None:
+        at = 0
         while True:
             try:
-                sent = sock.send(rest)
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                sent = 0
-            if sent == len(rest):
+                # A piece at a time, for the kernel may wait anew for every page of a large one.
+                at += self._sock.send(data[at : at + _SIZE])
+            except _STEP_OVER:
+                pass
+            if at == len(data):
                 return
-            rest = rest[sent:]
-            room = select.poll()
-            room.register(sock, select.POLLOUT)
-            room.poll(_left(deadline) * 1000)
+            _left(deadline)
 
-    def _read(self, sock: socket.socket, deadline: float) -> Any:
+    def _read(self, deadline: float) -> Any:
         reader = self._reader
-        while (reply := reader.gets(False)) is _INCOMPLETE or isinstance(reply, hiredis.PushNotification):
-            # Poll instead of the socket's own timeout saves two system calls. TLS may hold more than it has given yet.
-            pending = isinstance(sock, ssl.SSLSocket) and sock.pending()
-            if not pending and not self._poll.poll(_left(deadline) * 1000):
-                continue
+        while (reply := reader.gets(False)) is INCOMPLETE or isinstance(reply, hiredis.PushNotification):
+            _left(deadline)
             try:
-                size = sock.recv_into(self._buffer)
-            except (BlockingIOError, ssl.SSLWantReadError):
+                size = self._sock.recv_into(self._buffer)
+            except _STEP_OVER:
                 continue
             if not size:
                 raise ConnectionResetError("the server closed the connection")
@@ -223,11 +226,12 @@ class Link:
         return reply
 
     def close(self) -> None:
-        if self._sock is not None:
+        with contextlib.suppress(AttributeError):  # it was never opened
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)  # a forked child may hold it open
             self._sock.close()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What to say of a connection that broke."""
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

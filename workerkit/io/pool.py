@@ -20,7 +20,8 @@ class Pool:
     """A stack of free connections; `take` one, then `give` it back clean or `drop` it."""
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
+        self._minimum = server.options.minimum
         self._reset()
         # At the fork and not at the next call: of two threads that call first, one could take what the other resets.
         reset = WeakMethod(self._reset)
@@ -66,7 +67,7 @@ class Pool:
         """Put back a connection on which no reply is outstanding."""
         link.used = time.monotonic()
         self._free.append(link)
-        if len(self._free) > self._server.options.minimum:
+        if len(self._free) > self._minimum:
             self._trim(link.used)
         if self._waiting:
             with self._lock:
@@ -91,7 +92,7 @@ class Pool:
         """Open connections up to the minimum."""
         opened = []
         try:
-            while self.size < self._server.options.minimum:
+            while self.size < self.server.options.minimum:
                 opened.append(self._grow(deadline))
         finally:
             for link in opened:
@@ -104,8 +105,8 @@ class Pool:
         if link.used:
             return link
         try:
-            replies = link.open(self._server.greeting(), deadline)
-            self._server.greeted(replies, time.monotonic())
+            replies = link.open(self.server.greeting(), deadline)
+            self.server.greeted(replies, time.monotonic())
         except BaseException:
             self.drop(link)
             raise
@@ -113,7 +114,7 @@ class Pool:
 
     def _room_for_one(self, deadline: float) -> Link:
         """A new connection's place, or one that became free while waiting for it."""
-        options = self._server.options
+        options = self.server.options
         began = time.monotonic()
         with self._lock:
             self._waiting += 1
@@ -122,7 +123,7 @@ class Pool:
                     if self._free:
                         return self._free.pop()
                     if len(self._alive) < options.maximum:
-                        link = Link(self._server.address)
+                        link = Link(self.server.address)
                         self._alive.add(link)
                         return link
                     waited = time.monotonic() - began
@@ -134,11 +135,11 @@ class Pool:
                 self._waiting -= 1
 
     def _exhausted(self, waited: float) -> PoolExhausted:
-        limit = self._server.options.maximum
+        limit = self.server.options.maximum
         return PoolExhausted(
-            f"all {limit} connections to {self._server.shown} stayed in use for {waited:.2f} s: "
+            f"all {limit} connections to {self.server.shown} stayed in use for {waited:.2f} s: "
             "raise workerkit_pool_max, or run fewer threads",
-            store=self._server.role,
+            store=self.server.role,
             in_use=self.in_use,
             limit=limit,
             waited=waited,
@@ -147,7 +148,7 @@ class Pool:
     def _trim(self, now: float) -> None:
         """Close what has not been needed for a while: the bottom of the stack is what rests longest."""
         try:
-            if now - self._free[0].used > self._server.options.idle:
+            if now - self._free[0].used > self.server.options.idle:
                 self.drop(self._free.pop(0))
         except IndexError:  # other threads took them meanwhile
             return

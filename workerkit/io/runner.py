@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 import warnings
 from collections.abc import Hashable, Mapping
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from workerkit.core.call import Call
-from workerkit.core.flow import Batch, Flow, Invoke, Share, Sleep, Step
-from workerkit.io.attempts import Pause, Wire, attempts
+from workerkit.core.flow import Batch, Flow, Invoke, Own, Seal, Share, Sleep, Step, result_of
+from workerkit.io.calls import execute
 from workerkit.io.interrupts import SHIELD
-from workerkit.io.link import Lost
 from workerkit.io.pool import Pool
 from workerkit.io.server import Server
 
@@ -39,7 +38,6 @@ class Runner:
     def __init__(self, servers: Mapping[str, Server], timeout: float) -> None:
         by_server = {id(server): Pool(server) for server in servers.values()}
         self._pools = {store: by_server[id(server)] for store, server in servers.items()}
-        self._servers = servers
         self._timeout = timeout
         self._shared: dict[tuple[int, Hashable], _Shared] = {}
         self._warned = False
@@ -93,35 +91,26 @@ class Runner:
 
     def _step(self, step: Step) -> Any:
         if isinstance(step, Call):
-            return self._execute((step,))[0]
+            return self.call(step)
         if isinstance(step, Invoke):
             return self._invoke(step)
         if isinstance(step, Batch):
             return self._execute(step.calls) if step.calls else []
         if isinstance(step, Sleep):
             return self._sleep(step.seconds)
+        if isinstance(step, Seal):
+            return self._shared.pop((os.getpid(), step.key), None)
         return self._share(step)
 
     def _execute(self, calls: tuple[Call[Any], ...], timeout: float | None = None) -> list[Any]:
         if not self._warned and asyncio._get_running_loop() is not None:  # noqa: SLF001 - documented, and does not raise
             self._warn()
-        store = calls[0].store
-        pool, server = self._pools[store], self._servers[store]
-        deadline = time.monotonic() + (timeout or self._timeout)
+        pool = self._pools[calls[0].store]
+        now = monotonic()
+        deadline = now + (timeout or self._timeout)
         before = SHIELD.enter()
         try:
-            protocol = attempts(calls, server, deadline)
-            step = next(protocol)
-            while True:
-                try:
-                    answers = self._wire(pool, server, step, deadline) if isinstance(step, Wire) else self._pause(step)
-                except Lost as lost:
-                    step = protocol.throw(lost)
-                else:
-                    step = protocol.send(answers)
-        except StopIteration as done:
-            results: list[Any] = done.value
-            return results
+            return execute(calls, pool, now, deadline)
         finally:
             if before >= 0:
                 SHIELD.depth = before
@@ -129,34 +118,10 @@ class Runner:
                     SHIELD.deliver()
 
     @staticmethod
-    def _wire(pool: Pool, server: Server, wire: Wire, deadline: float) -> list[Any]:
-        if wire.fresh:
-            pool.drop_free()
-        link = pool.take(deadline)
-        try:
-            now = time.monotonic()
-            commands = wire.commands(server, deadline)
-            if server.clock_is_old(now):
-                time_reply, *answers = link.exchange([("TIME",), *commands], deadline)
-                server.learn_time(time_reply, time.monotonic())
-            else:
-                answers = link.exchange(commands, deadline)
-        except BaseException:
-            # Whatever escaped, a reply may be outstanding: this connection must never serve another Call.
-            pool.drop(link)
-            raise
-        pool.give(link)
-        return answers
-
-    @staticmethod
-    def _pause(pause: Pause) -> None:
-        time.sleep(pause.seconds)
-
-    @staticmethod
     def _sleep(seconds: float) -> None:
         before = SHIELD.lower()
         try:
-            time.sleep(seconds)
+            sleep(seconds)
         finally:
             SHIELD.restore(before)
 
@@ -178,7 +143,7 @@ class Runner:
             if shared is mine:
                 return self._lead(key, shared, step)
             if shared.thread == threading.get_ident():
-                return self._drive(step.flow())  # it asks for itself while computing: waiting would never end
+                return result_of(self._drive(step.flow()))  # it asks for itself: waiting would never end
             before = SHIELD.lower()
             try:
                 shared.wait()
@@ -194,14 +159,15 @@ class Runner:
     def _lead(self, key: tuple[int, Hashable], shared: _Shared, step: Share[T]) -> T:
         try:
             value = shared.value = self._drive(step.flow())
-            shared.again = False
-            return value
+            shared.again = isinstance(value, Own)
+            return result_of(value)
         except BaseException as error:
             shared.error = error
             shared.again = not isinstance(error, Exception) or isinstance(error, self.personal)
             raise
         finally:
-            self._shared.pop(key, None)
+            if self._shared.get(key) is shared:  # a sealed one has left its place, perhaps to another
+                del self._shared[key]
             shared.end()
 
     def _warn(self) -> None:

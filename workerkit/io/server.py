@@ -56,7 +56,8 @@ class Server:
         self.clock = ServerClock()
         self._guards = guards
         self._eviction = eviction
-        self._evicts = ""  # the policy by which the server may drop what guards hold, as the last handshake told it
+        self.evicts = False  # whether it may drop keys before their time, as the last handshake told
+        self._policy = ""
         self._judged = False
 
     def greeting(self) -> list[tuple[Word, ...]]:
@@ -106,30 +107,33 @@ class Server:
             return
         text = memory if isinstance(memory, str) else bytes(memory).decode()
         found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        policy = found.get("maxmemory_policy", "noeviction")
-        self._evicts = "" if found.get("maxmemory") == "0" or policy == "noeviction" else policy
+        self._policy = found.get("maxmemory_policy", "noeviction")
+        self.evicts = found.get("maxmemory") != "0" and self._policy != "noeviction"
 
     def check(self, calls: Sequence[Call[Any]]) -> None:
         """Raise GuardEvicts (or warn, if that is the setting) when what `calls` write could vanish.
 
         Calls of the cache pass: a user of the cache alone may have one server that evicts.
         """
-        policy = self._evicts
-        if not policy or all(call.store == "cache" for call in calls):
+        if not self.evicts or all(call.store == "cache" for call in calls):
             return
         message = (
-            f"{self.shown} holds limits, leases and job records, but evicts keys (maxmemory-policy {policy}): set it "
-            "to noeviction, point workerkit_guard_url to a server that is, or accept it with "
+            f"{self.shown} holds limits, leases and job records, but evicts keys (maxmemory-policy {self._policy}): "
+            "set it to noeviction, point workerkit_guard_url to a server that is, or accept it with "
             "workerkit_guard_eviction='warn'"
         )
         if self._eviction == "refuse":
-            raise GuardEvicts(message, store="guard", call=calls[0].name, policy=policy)
+            raise GuardEvicts(message, store="guard", call=calls[0].name, policy=self._policy)
         self._warn(message)
 
     def _warn(self, message: str) -> None:
         if not self._judged:
             self._judged = True
             self.hooks.emit(GuardWarning(message))
+
+    def is_well(self, now: float) -> bool:
+        """Whether nothing has to be told to this server, or noted of it, beside a Call that it answers."""
+        return not self.breaker.failures and now - self.clock.learned <= CLOCK_AGE
 
     def admit(self, now: float) -> None:
         """Raise StoreUnavailable at once while the breaker is open."""

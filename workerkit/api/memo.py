@@ -1,0 +1,223 @@
+"""`f.memo`: the handle of a memoized function. The async one has the same verbs as coroutines."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from workerkit.api import computing
+from workerkit.api.engine import Engine
+from workerkit.api.function import Function
+from workerkit.cache.computation import MISSING, Answer, Computation, Entry, Work
+from workerkit.cache.explain import Explanation, explain
+from workerkit.cache.fetch import Fetcher
+from workerkit.cache.ledger import CacheStats
+from workerkit.core.call import Call, as_is
+from workerkit.core.flow import Flow
+from workerkit.errors import DefinitionError, StoreError
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult
+
+P = ParamSpec("P")
+V = TypeVar("V")
+
+
+class Memo(Generic[P, V]):
+    """The handle of a memoized function, sync; `.aio` has the same verbs as coroutines.
+
+    `peek`, `set`, `refresh`, `invalidate`, `explain` and `stats` raise StoreError when Redis cannot be used: only calls
+    of the function, `entry`, `delay` and `apply_async` go on without it.
+    """
+
+    def __init__(self, function: Function[V]) -> None:
+        self.function = function
+
+    @property
+    def engine(self) -> Engine:
+        return self.function.engine
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The function without its memoization."""
+        return self.function.fn
+
+    @property
+    def is_async(self) -> bool:
+        return self.function.is_async
+
+    @property
+    def fetcher(self) -> Fetcher[V]:
+        return self.function.fetcher
+
+    @property
+    def signature(self) -> inspect.Signature:
+        return self.function.signature
+
+    @cached_property
+    def aio(self) -> AioMemo[P, V]:
+        return AioMemo(self)
+
+    @property
+    def current(self) -> Computation[V]:
+        """The running computation: its `stale` value, `tag(...)` and `skip()`. Outside one, one that does nothing."""
+        return computing.current(self.function.fn) or Computation("")
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The Redis key of this call's entry."""
+        return self.function.place(args, kwargs)[0].value
+
+    def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
+        """What calling the function gives, with where it came from ("hit", "stale", "computed", ...) and its age."""
+        kept = self.function.kept(args, kwargs)
+        if kept is not None:
+            return kept
+        answer = self.engine.runner.run(self.fetcher.recall(self._work(args, kwargs)))
+        return answer.entry(self.engine.now_us())
+
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
+        """The fresh cached value, without computing; None when there is none (or None itself is cached)."""
+        value = self.engine.runner.run(self.fetcher.peek(self._work(args, kwargs)))
+        return None if value is MISSING else value
+
+    def set(self, value: V, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Cache `value` as this call's result. Raises CodecError for a value that cannot be held."""
+        self.engine.runner.run(self.setting(value, args, kwargs))
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget this call's entry, and void a computation of it that is under way; whether there was one."""
+        return self.engine.runner.run(self.invalidating(args, kwargs))
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
+        """Compute anew, unless another process does already: None then."""
+        answer = self.engine.runner.run(self.refreshing(self._work(args, kwargs)))
+        return None if answer is None else answer.value
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """What is known of this call's entry, and what the next call would do; print it."""
+        return self.engine.runner.run(explain(self.fetcher.policy, self._work(args, kwargs)))
+
+    def stats(self) -> CacheStats:
+        """The whole fleet's counts of this function; this process's are added first."""
+        return self.engine.runner.run(self.counting())
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
+        """As the task's own `delay`, but a fresh hit needs no message: its AsyncResult is there already.
+
+        Raises DefinitionError when the function is no task.
+        """
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[V]:
+        """As the task's own `apply_async`, but a fresh hit needs no message.
+
+        With canvas options (`link`, `link_error`, `chord`, `group_id`, `chain`), with an `eta` or `countdown` and in
+        eager mode a message is always sent; also when Redis cannot be used, or what is cached is stale.
+        """
+        function, given, named = self.function, tuple(args or ()), dict(kwargs or {})
+        host = function.engine.host
+        if host.may_answer(function.wrapper, options):
+            try:
+                value = self.engine.runner.run(self.fetcher.peek(self._work(given, named)))
+            except StoreError as error:
+                function.trouble(str(error))
+                value = MISSING
+            if value is not MISSING:
+                self.fetcher.ledger.hits += 1
+                function.engine.flusher.started()
+                answered: AsyncResult[V] = host.answer(function.wrapper, value, options)
+                return answered
+        sent: AsyncResult[V] = host.send(function.wrapper, given, named, options)
+        return sent
+
+    def setting(self, value: V, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[None]:
+        """`set` as a Flow."""
+        function = self.function
+        fresh = function.life(value)
+        if fresh is None:
+            raise DefinitionError(f"memo.set: ttl says that {function.fn.__qualname__} keeps no such value")
+        key, tags = function.place(args, kwargs)
+        yield from _PING  # an entry is stamped with the server's time, which the first reply tells
+        yield from self.fetcher.put(key, value, tags, fresh)
+        function.forget(key.value)
+
+    def invalidating(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[bool]:
+        """`invalidate` as a Flow."""
+        key, _ = self.function.place(args, kwargs)
+        there = yield from self.fetcher.entries.drop(key)
+        self.function.forget(key.value)
+        return there
+
+    def refreshing(self, work: Work) -> Flow[Answer | None]:
+        """`refresh` as a Flow."""
+        found = yield from self.fetcher.entries.get(work.key, work.tags)
+        return (yield from self.fetcher.renew(work, found))
+
+    def counting(self) -> Flow[CacheStats]:
+        """`stats` as a Flow."""
+        flush = self.fetcher.ledger.take()
+        if flush is not None:
+            yield from flush
+        return (yield from self.fetcher.ledger.read())
+
+    def _work(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
+        return self.function.work(args, kwargs, aio=False)
+
+
+class AioMemo(Generic[P, V]):
+    """`memo.aio`: the same verbs, awaited."""
+
+    def __init__(self, memo: Memo[P, V]) -> None:
+        self._memo = memo
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The Redis key of this call's entry."""
+        return self._memo.key(*args, **kwargs)
+
+    async def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
+        """As `Memo.entry`."""
+        kept = self._memo.function.kept(args, kwargs, aio=True)
+        if kept is not None:
+            return kept
+        answer = await self._run(self._memo.fetcher.recall(self._work(args, kwargs)))
+        return answer.entry(self._memo.engine.now_us())
+
+    async def peek(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
+        """As `Memo.peek`."""
+        value = await self._run(self._memo.fetcher.peek(self._work(args, kwargs)))
+        return None if value is MISSING else value
+
+    async def set(self, value: V, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """As `Memo.set`."""
+        await self._run(self._memo.setting(value, args, kwargs))
+
+    async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """As `Memo.invalidate`."""
+        return await self._run(self._memo.invalidating(args, kwargs))
+
+    async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
+        """As `Memo.refresh`."""
+        answer = await self._run(self._memo.refreshing(self._work(args, kwargs)))
+        return None if answer is None else answer.value
+
+    async def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """As `Memo.explain`."""
+        return await self._run(explain(self._memo.fetcher.policy, self._work(args, kwargs)))
+
+    async def stats(self) -> CacheStats:
+        """As `Memo.stats`."""
+        return await self._run(self._memo.counting())
+
+    async def _run(self, flow: Flow[T]) -> T:
+        return await self._memo.engine.aio_runner.run(flow)
+
+    def _work(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
+        return self._memo.function.work(args, kwargs, aio=True)
+
+
+T = TypeVar("T")
+_PING: Call[Any] = Call("cache.ping", "cache", as_is, args=("PING",))

@@ -1,0 +1,95 @@
+"""The in-process tier of one memoized function: one store for all threads, and one for each event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from workerkit.api.engine import Engine
+from workerkit.cache.fetch import Fetcher
+from workerkit.cache.local import L1, Local, Slot
+from workerkit.core.envelope import Envelope
+from workerkit.io.aiolistener import AioListener, PerLoop
+
+
+class Tier:
+    """Keeps what was read from Redis, for as long as a listener says that it is still there.
+
+    `fetcher` and `prefix` (of the function's keys) are asked for at the first use, when the settings are known.
+    """
+
+    def __init__(
+        self, engine: Engine, options: L1, fetcher: Callable[[], Fetcher[Any]], prefix: Callable[[], str]
+    ) -> None:
+        self._engine = engine
+        self._fetcher = fetcher
+        self._prefix = prefix
+        self._options = options
+        self.threads = self._local()
+        self._followed: object = None
+        self.loops: PerLoop[LoopTier] = PerLoop(self._loop)
+        engine.tiers.append(self)
+
+    def _local(self) -> Local:
+        def load(body: bytes) -> Any:
+            return self._fetcher().policy.codec.load(body)
+
+        return Local(self._options, load)
+
+    def _loop(self) -> LoopTier:
+        listener = self._engine.aio_listeners.here()
+        made = LoopTier(self._local(), listener)
+        listener.follow(made.local, *self._prefixes())
+        return made
+
+    def _prefixes(self) -> tuple[str, str]:
+        return self._prefix(), self._engine.tags.prefix
+
+    def listen(self) -> None:
+        """See to it that this process is told of changes; before what is read from Redis is kept."""
+        listener = self._engine.listener
+        if self._followed is not listener:
+            self._followed = listener
+            listener.follow(self.threads, *self._prefixes())
+        listener.start()
+
+    def keep(
+        self,
+        local: Local,
+        generation: int,
+        key: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        entry: Envelope,
+        value: Any,
+    ) -> None:
+        """Keep a fresh entry that was read after `generation` was."""
+        fetcher = self._fetcher()
+        left = (fetcher.policy.windows.look_again_us(entry) - fetcher.now_us()) / 1e6
+        tags = [self._engine.tags.key(part) for part, _ in entry.tags]
+        until = time.monotonic() + left
+        local.insert(key, args, kwargs, entry, value, until=until, generation=generation, tags=tags)
+
+    def served(self, slot: Slot) -> Any:
+        """The value of an entry, counted."""
+        ledger = self._fetcher().ledger
+        ledger.l1 += 1
+        ledger.saved_us += slot.cost_us
+        return slot.get()
+
+    def drop(self, key: str) -> None:
+        """Forget an entry, or what is under a tag's marker, without waiting to be told."""
+        self.threads.drop(key)
+        for here in self.loops.all():
+            here.local.drop(key)
+
+
+class LoopTier:
+    """What one event loop keeps, and who tells it of changes."""
+
+    __slots__ = ("listener", "local")
+
+    def __init__(self, local: Local, listener: AioListener) -> None:
+        self.local = local
+        self.listener = listener
