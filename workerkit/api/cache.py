@@ -12,7 +12,7 @@ from workerkit.cache.computation import Work
 from workerkit.cache.entries import EntryKey
 from workerkit.cache.failures import Failures
 from workerkit.cache.fetch import Fetcher
-from workerkit.cache.ledger import CacheStats, Index, Ledger
+from workerkit.cache.ledger import CacheStats, Index, Ledger, merged
 from workerkit.cache.policy import Policy, Terms, milliseconds
 from workerkit.cache.tags import Versions
 from workerkit.cache.windows import Windows
@@ -89,7 +89,7 @@ class Cache:
         self.engine.runner.run(self.invalidating(tag))
 
     def stats(self) -> dict[str, CacheStats]:
-        """What the cache did in the whole fleet, by function; "plain" is this object's own verbs.
+        """What the cache did in the whole fleet, by function; "kit.cache" is this object's own verbs.
 
         Processes add their counts every second; this one's are added first. Raises StoreError.
         """
@@ -162,13 +162,12 @@ class Cache:
         yield from self.engine.flusher.flow()
         keys = self.engine.keys("c")
         names = yield from Index(keys).read()
-        if not names:
-            return {}
-        return dict(zip(names, (yield from Batch(*[Ledger(keys, name).read() for name in names])), strict=True))
+        stats = yield from Batch(*[Ledger(keys, name).read() for name, _ in names])
+        return merged(zip([shown for _, shown in names], stats, strict=True))
 
     @cached_property
     def _ledger(self) -> Ledger:
-        ledger = Ledger(self.engine.keys("c"), NAME)
+        ledger = Ledger(self.engine.keys("c"), NAME, "kit.cache")
         self.engine.flusher.add(ledger)
         return ledger
 

@@ -124,7 +124,7 @@ class Engine:
 
     def evicts(self) -> bool:
         """Whether the cache store may drop keys before their time."""
-        return self.servers["cache"].evicts
+        return not self.servers["cache"].keeps
 
     @cached_property
     def secret(self) -> bytes | None:

@@ -50,7 +50,7 @@ class Flusher:
 
     def flow(self) -> Flow[None]:
         """`flush` as a Flow."""
-        taken = [(ledger.name, call) for ledger in self._ledgers if (call := ledger.take()) is not None]
+        taken = [(ledger, call) for ledger in self._ledgers if (call := ledger.take()) is not None]
         if taken:
-            names, calls = zip(*taken, strict=True)
-            yield from Batch(*calls, Index(self._engine.keys("c")).add(names))
+            ledgers, calls = zip(*taken, strict=True)
+            yield from Batch(*calls, Index(self._engine.keys("c")).add(ledgers))

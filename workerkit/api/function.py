@@ -80,7 +80,7 @@ class Function(Generic[V]):
     @cached_property
     def fetcher(self) -> Fetcher[V]:
         engine, options, settings = self.engine, self.options, self.engine.settings
-        ledger = Ledger(engine.keys("c"), self.name)
+        ledger = Ledger(engine.keys("c"), self.name, f"{self.fn.__module__}.{self.fn.__qualname__}")
         engine.flusher.add(ledger)
         early = settings.early if options.early is None else options.early
         jitter = settings.jitter if options.jitter is None else options.jitter

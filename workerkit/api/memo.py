@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -15,13 +16,14 @@ from workerkit.cache.explain import Explanation, explain
 from workerkit.cache.fetch import Fetcher
 from workerkit.cache.ledger import CacheStats
 from workerkit.core.call import Call, as_is
-from workerkit.core.flow import Flow
+from workerkit.core.flow import Flow, Invoke
 from workerkit.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult
 
 P = ParamSpec("P")
+T = TypeVar("T")
 V = TypeVar("V")
 
 
@@ -118,21 +120,9 @@ class Memo(Generic[P, V]):
         With canvas options (`link`, `link_error`, `chord`, `group_id`, `chain`), with an `eta` or `countdown` and in
         eager mode a message is always sent; also when Redis cannot be used, or what is cached is stale.
         """
-        function, given, named = self.function, tuple(args or ()), dict(kwargs or {})
-        host = function.engine.host
-        if host.may_answer(function.wrapper, options):
-            try:
-                value = self.engine.runner.run(self.fetcher.peek(self._work(given, named)))
-            except StoreError as error:
-                function.trouble(str(error))
-                value = MISSING
-            if value is not MISSING:
-                self.fetcher.ledger.hits += 1
-                function.engine.flusher.started()
-                answered: AsyncResult[V] = host.answer(function.wrapper, value, options)
-                return answered
-        sent: AsyncResult[V] = host.send(function.wrapper, given, named, options)
-        return sent
+        self.engine.flusher.started()
+        result: AsyncResult[V] = self.engine.runner.run(self.publishing(args, kwargs, options, Invoke))
+        return result
 
     def setting(self, value: V, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[None]:
         """`set` as a Flow."""
@@ -156,6 +146,27 @@ class Memo(Generic[P, V]):
         """`refresh` as a Flow."""
         found = yield from self.fetcher.entries.get(work.key, work.tags)
         return (yield from self.fetcher.renew(work, found))
+
+    def publishing(
+        self,
+        args: Iterable[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        options: Mapping[str, Any],
+        act: Callable[[Callable[..., Any], tuple[Any, ...]], Invoke[Any]],
+    ) -> Flow[Any]:
+        """`apply_async` as a Flow; `act` makes the step for what the framework does, which blocks."""
+        function, host, fetcher = self.function, self.engine.host, self.fetcher
+        given, named = tuple(args or ()), dict(kwargs or {})
+        value = MISSING
+        if host.may_answer(function.wrapper, options):
+            try:
+                value = yield from fetcher.peek(self._work(given, named))
+            except StoreError as error:
+                function.trouble(str(error))
+        if value is MISSING:
+            return (yield from act(host.send, (function.wrapper, given, named, options)))
+        fetcher.ledger.hits += 1
+        return (yield from act(host.answer, (function.wrapper, value, options)))
 
     def counting(self) -> Flow[CacheStats]:
         """`stats` as a Flow."""
@@ -212,6 +223,18 @@ class AioMemo(Generic[P, V]):
         """As `Memo.stats`."""
         return await self._run(self._memo.counting())
 
+    async def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[V]:
+        """As `Memo.delay`; what blocks is done in a thread, for Celery has no async side."""
+        return await self.apply_async(args, kwargs)
+
+    async def apply_async(
+        self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[V]:
+        """As `Memo.apply_async`; what blocks is done in a thread, for Celery has no async side."""
+        self._memo.engine.flusher.aio_started()
+        result: AsyncResult[V] = await self._run(self._memo.publishing(args, kwargs, options, _in_a_thread))
+        return result
+
     async def _run(self, flow: Flow[T]) -> T:
         return await self._memo.engine.aio_runner.run(flow)
 
@@ -219,5 +242,8 @@ class AioMemo(Generic[P, V]):
         return self._memo.function.work(args, kwargs, aio=True)
 
 
-T = TypeVar("T")
+def _in_a_thread(act: Callable[..., Any], args: tuple[Any, ...]) -> Invoke[Any]:
+    return Invoke(asyncio.to_thread, (act, *args))
+
+
 _PING: Call[Any] = Call("cache.ping", "cache", as_is, args=("PING",))

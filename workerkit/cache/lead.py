@@ -47,6 +47,7 @@ class Lead(Generic[V]):
                 if instead is None:
                     raise
                 return instead
+            cost = time.monotonic() - began
             result = Answer(value, "computed")
             fresh = None if self._computation.skipped else policy.life(value)
             if fresh is None:
@@ -54,7 +55,7 @@ class Lead(Generic[V]):
             body = policy.codec.dump(value)
             # Who comes from now on looks for himself: an invalidation may come between the store and the end of this.
             yield from Seal(work.key.value)
-            stored = yield from policy.tolerant(self._store(body, fresh, time.monotonic() - began))
+            stored = yield from policy.tolerant(self._store(body, fresh, cost))
             held = not stored
             return Own(result) if stored is False else result
         finally:

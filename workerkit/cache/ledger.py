@@ -34,17 +34,24 @@ class CacheStats(NamedTuple):
     saved: float = 0.0
 
     @property
+    def calls(self) -> int:
+        """All calls."""
+        return self.l1 + self.hits + self.stale + self.remembered + self.misses
+
+    @property
     def hit_rate(self) -> float:
         """Calls answered from the cache, of all; 0.0 when there were none."""
-        answered = self.l1 + self.hits + self.stale + self.remembered
-        return answered / (answered + self.misses) if answered + self.misses else 0.0
+        return 1.0 - self.misses / self.calls if self.calls else 0.0
 
 
 class Ledger:
-    """The counters of one function in this process. Losing the GIL between `+=` may lose a count, never a call."""
+    """The counters of one function in this process; `name` is for keys, `shown` for people.
+
+    Losing the GIL between `+=` may lose a count, never a call.
+    """
 
     _NAMES = (*(name for name in CacheStats._fields if name != "saved"), "saved_us")
-    __slots__ = ("key", "name", *_NAMES)
+    __slots__ = ("key", "name", "shown", *_NAMES)
 
     l1: int
     hits: int
@@ -57,8 +64,9 @@ class Ledger:
     errors: int
     saved_us: int
 
-    def __init__(self, keys: Keys, name: str) -> None:
+    def __init__(self, keys: Keys, name: str, shown: str = "") -> None:
         self.name = name
+        self.shown = shown or name
         self.key = keys.key(name, "all", "n")
         for each in self._NAMES:
             setattr(self, each, 0)
@@ -81,18 +89,33 @@ class Ledger:
 
 
 class Index:
-    """The names of all functions that have a ledger."""
+    """The names of all ledgers, and how they are shown."""
 
     def __init__(self, keys: Keys) -> None:
         self._key = keys.key("stats", "all", "i")
 
-    def add(self, names: Iterable[str]) -> Call[Any]:
+    def add(self, ledgers: Iterable[Ledger]) -> Call[Any]:
         """List these; those that nobody listed for a month go."""
+        names = [f"{ledger.name} {ledger.shown}" for ledger in ledgers]
         return Call("cache.list", "cache", int, script=_LIST, keys=(self._key,), args=(LIFE_MS, *names))
 
-    def read(self) -> Call[list[str]]:
-        args = ("ZRANGE", self._key, 0, -1)
-        return Call("cache.listed", "cache", lambda reply: [name.decode() for name in reply], args=args)
+    def read(self) -> Call[list[tuple[str, str]]]:
+        """The pairs of name and shown name."""
+        return Call("cache.listed", "cache", _parse_names, args=("ZRANGE", self._key, 0, -1))
+
+
+def merged(ledgers: Iterable[tuple[str, CacheStats]]) -> dict[str, CacheStats]:
+    """Counts by shown name: what a function counted before and after its result's shape changed is one."""
+    totals: dict[str, CacheStats] = {}
+    for shown, stats in ledgers:
+        before = totals.get(shown, CacheStats())
+        totals[shown] = CacheStats._make(map(sum, zip(before, stats, strict=True)))
+    return totals
+
+
+def _parse_names(reply: Any) -> list[tuple[str, str]]:
+    pairs = [member.decode("utf-8", "replace").partition(" ") for member in reply]
+    return [(name, shown) for name, _, shown in pairs]
 
 
 def _parse_stats(reply: Any) -> CacheStats:

@@ -27,6 +27,8 @@ class Glue:
         self._kit = kit
         self._app = app
         self._loops = Loops()
+        # Where the command line finds it; an attribute that Celery knows nothing of.
+        app.workerkits = [*getattr(app, "workerkits", ()), kit]  # type: ignore[attr-defined]  # see above
         engine = kit.engine
         engine.host = CeleryHost(app)
         engine.personal += (Retry, Ignore, Reject, SoftTimeLimitExceeded)

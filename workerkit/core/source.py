@@ -35,7 +35,7 @@ def code_version(fn: Callable[..., Any]) -> str:
             f'version="code": a {type(plain).__qualname__} has no Python code of its own; wrap it in a def, '
             'or write a version of your own, such as version="1"'
         )
-    return blake2b(_code(code).encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return blake2b(_code(code).encode(), digest_size=4).hexdigest()
 
 
 def _code(code: CodeType) -> str:

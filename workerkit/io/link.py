@@ -59,15 +59,13 @@ def passes(answer: Any) -> bool:
     return isinstance(answer, _PASSING) or (isinstance(answer, Exception) and str(answer).startswith("BUSY "))
 
 
-def greeting(address: Address, name: str, *, inspect: bool) -> list[tuple[Word, ...]]:
+def greeting(address: Address, name: str) -> list[tuple[Word, ...]]:
     """The commands of a handshake, sent in one write: RESP3, login, name, database, clock, eviction policy."""
     login = ("AUTH", address.username or "default", address.password) if address.password else ()
     commands: list[tuple[Word, ...]] = [("HELLO", 3, *login, "SETNAME", name)]
     if address.db:
         commands.append(("SELECT", address.db))
-    commands.append(("TIME",))
-    if inspect:
-        commands.append(("INFO", "memory"))
+    commands += [("TIME",), ("INFO", "memory")]
     return commands
 
 

@@ -21,19 +21,16 @@ from typing import Any, Protocol
 from weakref import WeakMethod
 
 import hiredis
-import redis
-import redis.connection
 
 from workerkit.core.call import Word
 from workerkit.core.events import BackgroundTrouble
-from workerkit.io.link import Lost, connect, pack
+from workerkit.io.link import INCOMPLETE, Lost, connect, new_reader, pack
 from workerkit.io.server import Server
 
 INTERVAL = 1.0
 TIMEOUT = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 _READ_SIZE = 65536
-_INCOMPLETE = object()
 
 
 class Follower(Protocol):
@@ -122,11 +119,7 @@ class Session:
         self._channel = channel
         self._interval = interval
         self._timeout = timeout
-        self._reader = hiredis.Reader(
-            protocolError=redis.InvalidResponse,
-            replyError=redis.connection.DefaultParser.parse_error,
-            notEnoughData=_INCOMPLETE,
-        )
+        self._reader = new_reader()
         # Who takes the next reply, and when it is overdue.
         self._awaited: deque[tuple[Callable[[Any], None], float]] = deque()
         self._begun = False
@@ -164,7 +157,7 @@ class Session:
 
     def incoming(self, data: bytes) -> None:
         self._reader.feed(data)
-        while (reply := self._reader.gets(False)) is not _INCOMPLETE:
+        while (reply := self._reader.gets(False)) is not INCOMPLETE:
             if isinstance(reply, hiredis.PushNotification):
                 if reply[0] == b"invalidate":
                     self._channel.tell(reply[1])
@@ -287,6 +280,7 @@ class Listener:
     def _listen(self, heard: socket.socket) -> None:
         sock = self._sock = connect(self._server.address, time.monotonic() + self._timeout)
         try:
+            sock.setblocking(False)
             session = Session(self._server, self._channel, self._interval, self._timeout)
             poll = select.poll()
             poll.register(heard, select.POLLIN)

@@ -56,28 +56,28 @@ class Server:
         self.clock = ServerClock()
         self._guards = guards
         self._eviction = eviction
+        self.keeps = False  # known not to evict
         self.evicts = False  # whether it may drop keys before their time, as the last handshake told
         self._policy = ""
         self._judged = False
 
     def greeting(self) -> list[tuple[Word, ...]]:
         name = f"workerkit:{self.role}:{escape_name(socket.gethostname())}:{os.getpid()}"
-        return greeting(self.address, name, inspect=self._guards)
+        return greeting(self.address, name)
 
     def greeted(self, replies: list[Any], received: float) -> None:
         """Judge the replies of a handshake that ended at `received` (monotonic seconds).
 
         Raises NotYet while the server is busy or loading, StoreRefused for a login or database that will not do.
         """
-        memory = replies.pop() if self._guards else None
+        memory = replies.pop()
         for reply in replies:
             if passes(reply):
                 raise NotYet(reply)
             if isinstance(reply, redis.RedisError):
                 raise StoreRefused(f"{self.shown} refused the connection: {self._said(reply)}", store=self.role)
         self.learn_time(replies[-1], received)
-        if memory is not None:
-            self._judge_eviction(memory)
+        self._judge_eviction(memory)
 
     def _said(self, reply: Exception) -> str:
         if isinstance(reply, redis.AuthenticationError):
@@ -103,12 +103,14 @@ class Server:
 
     def _judge_eviction(self, memory: Any) -> None:
         if isinstance(memory, Exception):
-            self._warn(f"{self.shown} does not say whether it evicts keys ({memory}); allow +info to its user")
+            if self._guards:
+                self._warn(f"{self.shown} does not say whether it evicts keys ({memory}); allow +info to its user")
             return
         text = memory if isinstance(memory, str) else bytes(memory).decode()
         found = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         self._policy = found.get("maxmemory_policy", "noeviction")
         self.evicts = found.get("maxmemory") != "0" and self._policy != "noeviction"
+        self.keeps = not self.evicts
 
     def check(self, calls: Sequence[Call[Any]]) -> None:
         """Raise GuardEvicts (or warn, if that is the setting) when what `calls` write could vanish.

@@ -1,0 +1,35 @@
+"""The cache's ledger as a table, or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from workerkit.cache.ledger import CacheStats
+from workerkit.core.durations import humanize
+
+# What is not in every table: a column of zeros says nothing.
+_FURTHER = ("l1", "stale", "remembered", "waits", "failures", "errors")
+
+
+def show(stats: Mapping[str, CacheStats], *, as_json: bool) -> None:
+    """Print the counts of each function, those that saved most first."""
+    if as_json:
+        print(json.dumps({name: {**each._asdict(), "hit_rate": each.hit_rate} for name, each in stats.items()}))
+        return
+    if not stats:
+        print("nothing counted yet: no memoized function was called in the last 30 days")
+        return
+    further = [name for name in _FURTHER if any(getattr(each, name) for each in stats.values())]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("function", overflow="fold")
+    for name in ("calls", "hit rate", "misses", "computed", *further, "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, each in sorted(stats.items(), key=lambda item: -item[1].saved):
+        counts = (each.misses, each.computations, *[getattr(each, name) for name in further])
+        row = f"{each.calls:,}", f"{each.hit_rate:.1%}", *[f"{count:,}" for count in counts]
+        table.add_row(name, *row, humanize(round(each.saved, 1)))
+    Console().print(table)
