@@ -18,7 +18,7 @@ PLAIN = """
 def fn(a, b=1, *rest, key=None, **more):
     try:
         total = a + 1
-        found = helper(total) in {"x", "yy", "zzz"}
+        found = helper(total, wide=total) in {"x", "yy", "zzz"}
     except ValueError:
         return -0.0
     def inner(x):
@@ -44,6 +44,7 @@ def version(text: str) -> str:
         ("a + 1", "a + True"),
         ("a + 1", "a - 1"),
         ("helper(", "assist("),
+        ("wide=", "deep="),
         ('"zzz"', '"zz"'),
         ("-0.0", "0.0"),
         ("x * 2", "x * 3"),

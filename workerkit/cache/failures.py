@@ -47,7 +47,7 @@ class Failures:
             kind = self._by_name[name]
         except (CodecError, ValueError, TypeError, KeyError):
             return None
-        return _make(kind, args)
+        return _make(kind, args) if isinstance(args, list) else None
 
     def _declared(self, error: Exception) -> type[Exception] | None:
         return next((kind for kind in type(error).__mro__ if kind in self._lives), None)

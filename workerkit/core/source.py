@@ -46,15 +46,15 @@ def _code(code: CodeType) -> str:
 
 
 def _steps(code: CodeType) -> Iterator[tuple[str, Any]]:
-    # dis writes out each constant, which fails on a huge int; so it gets their numbers, as text, instead.
-    numbered = code.replace(co_consts=tuple(map(str, range(len(code.co_consts)))))
-    steps = list(dis.get_instructions(numbered))
+    consts = code.co_consts
+    # dis writes out each constant, which fails on a huge int, and knows not all instructions that have one.
+    steps = list(dis.get_instructions(code.replace(co_consts=(None,) * len(consts))))
     for step, after in pairwise([*steps, steps[-1]]):
-        constant = step.opcode in dis.hasconst
+        constant = step.opcode in dis.hasconst and step.arg is not None
         if _is_note(step) or (constant and _is_note(after)):
             continue
         if constant:
-            yield step.opname, _constant(code.co_consts[int(step.argval)])
+            yield step.opname, _constant(consts[step.arg])
         else:
             yield step.opname, step.argval if isinstance(step.argval, str) else step.arg
 
