@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 from workerkit.api import layers
-from workerkit.api.computing import computing
+from workerkit.api.computing import computing, current
 from workerkit.api.engine import Engine
 from workerkit.api.options import Options
 from workerkit.api.tier import Tier
@@ -19,6 +19,7 @@ from workerkit.cache.computation import Computation, Entry, Work
 from workerkit.cache.entries import EntryKey
 from workerkit.cache.fetch import Fetcher
 from workerkit.cache.ledger import Ledger
+from workerkit.cache.local import L1
 from workerkit.cache.policy import Codec, Policy, Terms
 from workerkit.cache.windows import Windows
 from workerkit.core.binding import Binder
@@ -50,7 +51,7 @@ class Function(Generic[V]):
         self.wrapper: Callable[..., Any] = fn  # what callers call; set when it is made
         self.returning: Callable[[], Flow[None]] | None = getattr(fn, layers.RETURNING, None)
         self.closing: Callable[[Arguments, Named], Call[bool] | None] | None = getattr(fn, layers.CLOSING, None)
-        self.tier = None if options.l1 is None else Tier(engine, options.l1, lambda: self.fetcher, self._prefix)
+        self.tier = None if options.l1 is None else self._tier(options.l1)
         self._binder = Binder(fn, ignore=options.ignore)
         names = self._binder.names
         self.takes_self = next(iter(self._binder.signature.parameters), None) == "self" and "self" in names
@@ -61,6 +62,10 @@ class Function(Generic[V]):
             make_codec(options.codec, Any)  # a name that is not known is refused here
         if options.refresh == "queue" and not engine.host.can_queue:
             raise DefinitionError("memoize: refresh='queue' needs a Celery app: write kit = WorkerKit(app)")
+
+    def _tier(self, l1: L1) -> Tier:
+        by_arguments = not callable(self.options.key)
+        return Tier(self.engine, l1, lambda: self.fetcher, self._prefix, by_arguments=by_arguments)
 
     @property
     def signature(self) -> inspect.Signature:
@@ -139,8 +144,17 @@ class Function(Generic[V]):
     def work_at(self, key: EntryKey, tags: tuple[str, ...], args: Arguments, kwargs: Named, *, aio: bool) -> Work:
         """The same, of a call whose place is known already."""
         run = self._run_aio if aio else self._run
-        enqueue = self._enqueue(args, kwargs, aio=aio) if self.options.refresh == "queue" else None
+        queued = self.options.refresh == "queue" and self._can_queue(key, args, kwargs)
+        enqueue = self._enqueue(args, kwargs, aio=aio) if queued else None
         return Work(key, tags, lambda computation: Invoke(run, (computation, key, args, kwargs)), enqueue)
+
+    def _can_queue(self, key: EntryKey, args: Arguments, kwargs: Named) -> bool:
+        """Whether a worker that gets these arguments in a message would find this entry; else its caller refreshes."""
+        sent = self.engine.host.as_sent(self.wrapper, args, kwargs)
+        try:
+            return sent is not None and self.place(*sent)[0] == key
+        except Exception:  # noqa: BLE001 - a key that is a function of the arguments may raise anything of others
+            return False
 
     def _enqueue(self, args: Arguments, kwargs: Named, *, aio: bool) -> Callable[[bytes], Invoke[Any]]:
         queue = self.engine.host.queue_refresh
@@ -154,8 +168,10 @@ class Function(Generic[V]):
         return self.options.refresh == "queue" or self.returning is not None or self.closing is not None
 
     def refreshing(self) -> bytes | None:
-        """The id of the stale entry that the task executing now was queued to replace."""
-        return self.engine.host.queued_refresh(self.wrapper) if self.options.refresh == "queue" else None
+        """The id of the stale entry that the task executing now was queued to replace; not where it calls itself."""
+        if self.options.refresh != "queue" or current(self.fn) is not None:
+            return None
+        return self.engine.host.queued_refresh(self.wrapper)
 
     def refreshed(self, seen: bytes, args: Arguments, kwargs: Named, *, aio: bool) -> Flow[V | None]:
         """Replace that entry; without Redis there is nothing to replace."""

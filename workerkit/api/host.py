@@ -51,6 +51,14 @@ class Host(Protocol):
     can_queue: bool
     """Whether there are tasks at all."""
 
+    def as_sent(
+        self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """The arguments as a worker would get them in a message; None when no message can hold them.
+
+        Raises DefinitionError when `wrapper` is no task's function.
+        """
+
     def queue_refresh(
         self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], seen: bytes
     ) -> None:
@@ -108,6 +116,11 @@ class NoHost:
 
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         return reason
+
+    def as_sent(
+        self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        raise self._no_task(wrapper)
 
     def queue_refresh(
         self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], seen: bytes

@@ -16,16 +16,24 @@ from workerkit.io.aiolistener import AioListener, PerLoop
 class Tier:
     """Keeps what was read from Redis, for as long as a listener says that it is still there.
 
-    `fetcher` and `prefix` (of the function's keys) are asked for at the first use, when the settings are known.
+    `fetcher` and `prefix` (of the function's keys) are asked for at the first use, when the settings are known;
+    `by_arguments` says that equal arguments always make the same key.
     """
 
     def __init__(
-        self, engine: Engine, options: L1, fetcher: Callable[[], Fetcher[Any]], prefix: Callable[[], str]
+        self,
+        engine: Engine,
+        options: L1,
+        fetcher: Callable[[], Fetcher[Any]],
+        prefix: Callable[[], str],
+        *,
+        by_arguments: bool,
     ) -> None:
         self._engine = engine
         self._fetcher = fetcher
         self._prefix = prefix
         self._options = options
+        self._by_arguments = by_arguments
         self.threads = self._local()
         self._followed: object = None
         self.loops: PerLoop[LoopTier] = PerLoop(self._loop)
@@ -35,7 +43,7 @@ class Tier:
         def load(body: bytes) -> Any:
             return self._fetcher().policy.codec.load(body)
 
-        return Local(self._options, load)
+        return Local(self._options, load, by_arguments=self._by_arguments)
 
     def _loop(self) -> LoopTier:
         listener = self._engine.aio_listeners.here()

@@ -76,16 +76,27 @@ class Slot:
 class Local:
     """What one process (or event loop) keeps of one function; `load` decodes an entry's body.
 
+    Without `by_arguments` only `find_key` finds anything: a key made by the user's own function may depend on more than
+    the arguments.
+
     `generation` is to be read before an entry is read from Redis and handed over with it: an entry that changed since
     then is not kept. `find` takes no lock, so that hits of many threads do not wait for each other: it reads two dicts
     (each read atomic) and writes nothing. What is taken out is marked as expired first, so whoever still holds it meets
     no live one. All writers, `find_key` among them, hold the lock, which costs 0.15 us.
     """
 
-    def __init__(self, options: L1, load: Callable[[bytes], Any], *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        options: L1,
+        load: Callable[[bytes], Any],
+        *,
+        by_arguments: bool = True,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._size = options.size
         self._ttl = float("inf") if options.ttl is None else seconds(options.ttl, what="L1: ttl")
         self._load = load
+        self._by_arguments = by_arguments
         self._now = now
         self.generation = 0
         self.is_open = False
@@ -246,7 +257,7 @@ class Local:
         """Let `find` know the entry by these arguments, if they are few and plain."""
         values = (*args, *kwargs.values())
         types = (*map(type, values),)
-        if len(slot.aliases) == _ALIASES or not _SCALARS.issuperset(types):
+        if not self._by_arguments or len(slot.aliases) == _ALIASES or not _SCALARS.issuperset(types):
             return
         if sum(map(sys.getsizeof, values)) > _ALIAS_BYTES:
             return

@@ -12,6 +12,7 @@ from workerkit.celery.beat import WARM_TASK, install_schedule
 from workerkit.celery.checks import check_app, check_task_class
 from workerkit.celery.host import CeleryHost
 from workerkit.celery.loop import Loops
+from workerkit.celery.publisher import is_bound
 from workerkit.celery.pump import pump_step
 
 if TYPE_CHECKING:
@@ -75,4 +76,4 @@ def _memo(task: Any) -> Any:
     found = getattr(task.run, "memo", None)
     if found is None:
         raise AttributeError(f"{task.name} is not memoized; put @kit.memoize(...) under its task decorator")
-    return found
+    return found.of(task) if is_bound(task) else found

@@ -49,6 +49,7 @@ class CeleryHost:
 
     def __init__(self, app: Celery) -> None:
         publisher = Publisher(app)
+        self.as_sent = publisher.as_sent
         self.queue_refresh = publisher.refresh
         self.may_answer = publisher.may_answer
         self.answer = publisher.answer

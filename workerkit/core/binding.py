@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature, signature
 from typing import Any
 
+from workerkit.core.encoding import encode_arguments, encode_name, encode_short
 from workerkit.errors import DefinitionError
 
 
@@ -18,13 +19,15 @@ class Binder:
 
     `*args` appears as one tuple and `**kwargs` as one dict, under their own names. `ignore` leaves parameters out of
     the result (they are still part of a call). `skip_first` is for bound tasks and methods: the first positional
-    parameter is no part of the calls. `bind(*args, **kwargs)` is the same without packing. A wrong call raises the
-    TypeError that calling `fn` would; a name in `ignore` that is no parameter raises `DefinitionError`.
+    parameter is no part of the calls. `bind(*args, **kwargs)` is the same without packing, `encode(*args, **kwargs)` is
+    `encode_arguments` of it. A wrong call raises the TypeError that calling `fn` would; a name in `ignore` that is no
+    parameter raises `DefinitionError`.
     """
 
-    __slots__ = ("bind", "names", "signature")
+    __slots__ = ("bind", "encode", "names", "signature")
 
     bind: Callable[..., dict[str, Any]]
+    encode: Callable[..., bytes]
     names: tuple[str, ...]
     signature: Signature
 
@@ -37,7 +40,10 @@ class Binder:
         ignored = _checked(ignore, full.parameters, name)
         self.signature = _without_first(full, name) if skip_first else full
         self.names = tuple(each for each in self.signature.parameters if each not in ignored)
-        self.bind = _compile(self.signature, self.names, name)
+        encode = "_" * (1 + max(map(len, full.parameters), default=0))  # a name that no parameter has
+        self.bind = _compile(self.signature, name, f"{{{', '.join(f'{each!r}: {each}' for each in self.names)}}}", {})
+        values = ", ".join(self.names)
+        self.encode = _compile(self.signature, name, f"{encode}({values})", {encode: _encoder(self.names)})
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return self.bind(*args, **kwargs)
@@ -60,18 +66,33 @@ def _without_first(full: Signature, name: str) -> Signature:
     return full if first.kind is Parameter.VAR_POSITIONAL else full.replace(parameters=rest)
 
 
-def _compile(sig: Signature, names: tuple[str, ...], name: str) -> Callable[..., dict[str, Any]]:
+def _encoder(names: tuple[str, ...]) -> Callable[..., bytes]:
+    """`encode_arguments` of values given in the order of `names`, without its general machinery while all are short."""
+    heads = [encode_name(each) for each in names]
+
+    def encode(*values: Any) -> bytes:
+        data = b""
+        for head, value in zip(heads, values, strict=True):
+            short = encode_short(value)
+            if short is None:
+                return encode_arguments(zip(names, values, strict=True))
+            data += head + short
+        return data
+
+    return encode
+
+
+def _compile(sig: Signature, name: str, result: str, scope: dict[str, Any]) -> Callable[..., Any]:
+    """A function with the parameters of `sig` and the expression `result`, which sees them and what is in `scope`."""
     # Only parameter names go into the source (`inspect` checked that they are identifiers), defaults go in as objects.
-    result = ", ".join(f"{each!r}: {each}" for each in names)
-    scope: dict[str, Any] = {}
-    exec(f"def bind({_source(sig)}): return {{{result}}}", scope)  # noqa: S102 - the source holds checked identifiers only
+    exec(f"def bind({_source(sig)}): return {result}", scope)  # noqa: S102 - the source holds checked identifiers only
     bind: Any = scope["bind"]
     defaults = {each.name: each.default for each in sig.parameters.values() if each.default is not Parameter.empty}
     keyword_only = {each for each in defaults if sig.parameters[each].kind is Parameter.KEYWORD_ONLY}
     bind.__defaults__ = tuple(value for each, value in defaults.items() if each not in keyword_only) or None
     bind.__kwdefaults__ = {each: defaults[each] for each in keyword_only} or None
     bind.__qualname__ = name  # the name that Python's error gives
-    compiled: Callable[..., dict[str, Any]] = bind
+    compiled: Callable[..., Any] = bind
     return compiled
 
 

@@ -5,6 +5,8 @@ Deadlines travel to the server as server time. A client's own wall clock is neve
 
 from __future__ import annotations
 
+import time
+
 
 class ServerClock:
     """What the server's `TIME` is, as a lower bound.
@@ -33,3 +35,7 @@ class ServerClock:
         if self._offset_us is None:
             raise RuntimeError("the server's clock is not known before the first connection")
         return self._offset_us + int(monotonic * 1e6)
+
+    def now_us(self) -> int:
+        """The server's time now, in microseconds."""
+        return self.at(time.monotonic())

@@ -76,7 +76,8 @@ class Codec:
         return adapter.dump_json(value, by_alias=False, round_trip=True, warnings=False)
 
     def _read(self, adapter: TypeAdapter[Any], data: bytes) -> Any:
-        return adapter.validate_json(data, by_alias=False, by_name=True)
+        # The validator itself: its adapter's method is a Python function that passes on seven arguments.
+        return adapter.validator.validate_json(data, by_alias=False, by_name=True)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:

@@ -22,6 +22,7 @@ from workerkit.errors import DefinitionError, EncodingError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
+_SHORT = 1024
 
 
 class _Out(bytearray):
@@ -70,16 +71,33 @@ def encode_arguments(
     try:
         for name, value in arguments:
             if named:
-                out += _name(name)
+                out += encode_name(name)
             _put(value, out)
     except _Refused as refused:
         raise _error(refused, name) from None
     return bytes(out)
 
 
+def encode_short(value: object) -> bytes | None:
+    """What `encode` answers to a scalar of no great length; None for anything else."""
+    encode_scalar = _SCALARS.get(type(value))
+    try:
+        return None if encode_scalar is None else encode_scalar(value, _SHORT)
+    except _Refused:
+        return None
+
+
 def digest(data: bytes, secret: bytes | None = None) -> str:
     """BLAKE2b (RFC 7693) of `data` as 32 hex digits; keyed when there is a `secret`."""
-    return blake2b(data, digest_size=16, key=mac_key(secret), person=b"workerkit-key").hexdigest()
+    state = hash_for(b"workerkit-key", 16, secret).copy()
+    state.update(data)
+    return state.hexdigest()
+
+
+@lru_cache(32)
+def hash_for(person: bytes, size: int, secret: bytes | None) -> blake2b:
+    """BLAKE2b with its parameters and key taken in, to be copied: that costs half of a new one."""
+    return blake2b(digest_size=size, key=mac_key(secret), person=person)
 
 
 def mac_key(secret: bytes | None) -> bytes:
@@ -102,7 +120,8 @@ def _error(refused: _Refused, where: str) -> EncodingError:
 
 
 @lru_cache(1024)
-def _name(name: str) -> bytes:
+def encode_name(name: str) -> bytes:
+    """What stands before the value of the argument `name`."""
     return _text(name, b"a")
 
 
@@ -113,48 +132,53 @@ def _text(text: str, tag: bytes) -> bytes:
 
 def _put(value: object, out: _Out) -> None:
     kind: Any = type(value)
-    (_ENCODERS.get(kind) or _encoder(kind))(value, out)
+    scalar = _SCALARS.get(kind)
+    if scalar is not None:
+        out += scalar(value, out.cap)
+    else:
+        (_ENCODERS.get(kind) or _encoder(kind))(value, out)
     if len(out) > out.cap:
-        raise _Refused(f"takes the encoding past {out.cap} bytes")
+        raise _too_long(out.cap)
 
 
-def _none(_: None, out: _Out) -> None:
-    out += b"N"
+def _too_long(cap: int) -> _Refused:
+    return _Refused(f"takes the encoding past {cap} bytes")
 
 
-def _bool(value: bool, out: _Out) -> None:
-    out += b"T" if value else b"F"
+def _none(_: None, cap: int) -> bytes:
+    return b"N"
 
 
-def _int(value: int, out: _Out) -> None:
-    if value.bit_length() > 4 * out.cap:
-        raise _Refused(f"takes the encoding past {out.cap} bytes")
-    out += b"i%x;" % value
+def _bool(value: bool, cap: int) -> bytes:
+    return b"T" if value else b"F"
 
 
-def _float(value: float, out: _Out) -> None:
+def _int(value: int, cap: int) -> bytes:
+    if value.bit_length() > 4 * cap:  # before the digits are made
+        raise _too_long(cap)
+    return b"i%x;" % value
+
+
+def _float(value: float, cap: int) -> bytes:
     # One NaN for all: its sign and payload are noise, and f(nan) twice should be one key.
-    out += b"f" + (struct.pack(">d", value) if not isnan(value) else b"\x7f\xf8\0\0\0\0\0\0")
+    return b"f" + (struct.pack(">d", value) if not isnan(value) else b"\x7f\xf8\0\0\0\0\0\0")
 
 
-def _str(value: str, out: _Out) -> None:
-    if len(value) > out.cap:  # before the bytes are made
-        raise _Refused(f"takes the encoding past {out.cap} bytes")
+def _str(value: str, cap: int) -> bytes:
+    if len(value) > cap:
+        raise _too_long(cap)
     data = value.encode("utf-8", "surrogatepass")
-    out += b"s%x:" % len(data)
-    out += data
+    return b"s%x:%b" % (len(data), data)
 
 
-def _bytes(value: bytes | bytearray, out: _Out) -> None:
-    if len(value) > out.cap:
-        raise _Refused(f"takes the encoding past {out.cap} bytes")
-    out += b"b%x:" % len(value)
-    out += value
+def _bytes(value: bytes | bytearray, cap: int) -> bytes:
+    if len(value) > cap:
+        raise _too_long(cap)
+    return b"b%x:" % len(value) + value
 
 
-def _bytearray(value: bytearray, out: _Out) -> None:
-    out += b"B"
-    _bytes(value, out)
+def _bytearray(value: bytearray, cap: int) -> bytes:
+    return b"B" + _bytes(value, cap)
 
 
 def _list(value: list[object], out: _Out) -> None:
@@ -234,7 +258,7 @@ def _timedelta(value: timedelta, out: _Out) -> None:
 def _timezone(value: timezone, out: _Out) -> None:
     out += b"z"
     _timedelta(value.utcoffset(None), out)
-    _str(value.tzname(None), out)
+    _put(value.tzname(None), out)
 
 
 def _zone(value: ZoneInfo, out: _Out) -> None:
@@ -244,7 +268,7 @@ def _zone(value: ZoneInfo, out: _Out) -> None:
 
 
 def _decimal(value: Decimal, out: _Out) -> None:
-    _str(str(value), _tagged(out, b"D"))
+    _put(str(value), _tagged(out, b"D"))
 
 
 def _uuid(value: UUID, out: _Out) -> None:
@@ -253,7 +277,7 @@ def _uuid(value: UUID, out: _Out) -> None:
 
 
 def _path(value: object, out: _Out) -> None:
-    _str(str(value), _tagged(out, _text(type(value).__name__, b"P")))
+    _put(str(value), _tagged(out, _text(type(value).__name__, b"P")))
 
 
 def _tagged(out: _Out, tag: bytes) -> _Out:
@@ -261,7 +285,7 @@ def _tagged(out: _Out, tag: bytes) -> _Out:
     return out
 
 
-_ENCODERS: dict[type, _Encoder] = {
+_SCALARS: dict[type, Callable[[Any, int], bytes]] = {
     type(None): _none,
     bool: _bool,
     int: _int,
@@ -269,6 +293,9 @@ _ENCODERS: dict[type, _Encoder] = {
     str: _str,
     bytes: _bytes,
     bytearray: _bytearray,
+}
+
+_ENCODERS: dict[type, _Encoder] = {
     list: _list,
     tuple: _tuple,
     dict: _dict,
@@ -344,12 +371,12 @@ def _enum(cls: type[enum.Enum]) -> _Encoder:
 
 
 def _subclass(cls: type, base: type) -> _Encoder:
-    head, plain, encode_base = _class(cls, b"X"), _BASES[base], _ENCODERS[base]
+    head, plain = _class(cls, b"X"), _BASES[base]
 
     def encode_subclass(value: object, out: _Out) -> None:
         if object.__getstate__(value):
             raise _Refused(f"is a {cls.__qualname__}, a {base.__name__} with further attributes")
-        encode_base(plain(value), _tagged(out, head))
+        _put(plain(value), _tagged(out, head))
 
     return encode_subclass
 

@@ -9,12 +9,10 @@ Integers are big-endian. Whether there is a MAC is the reader's configuration, n
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
-from hashlib import blake2b
 from hmac import compare_digest
 from typing import NamedTuple
 
-from workerkit.core.encoding import mac_key
+from workerkit.core.encoding import hash_for
 from workerkit.errors import CodecError
 
 MAX_BYTES = 64 << 20
@@ -69,12 +67,10 @@ def pack(
 def unpack(data: bytes, *, key: str, secret: bytes | None = None, max_bytes: int = MAX_BYTES) -> Envelope | None:
     """What was packed under this key and secret, or None for any other bytes: corrupt, cut, moved, foreign, too big."""
     end = len(data) - (8 if secret is None else 16)
-    if end < _HEAD.size or data[:2] != _MAGIC:
+    if end < _HEAD.size or not compare_digest(data[end:], _checksum(data[:end], key, secret)):
         return None
-    if not compare_digest(data[end:], _checksum(memoryview(data)[:end], key, secret)):
-        return None
-    _, version, codec, flags, wire, entry_id, created, soft, hard, cost, count = _HEAD.unpack_from(data)
-    if version != _FORMAT or wire > _ZSTD:
+    magic, version, codec, flags, wire, entry_id, created, soft, hard, cost, count = _HEAD.unpack_from(data)
+    if magic != _MAGIC or version != _FORMAT or wire > _ZSTD:
         return None
     tags: tuple[tuple[str, int], ...] = ()
     at = _HEAD.size
@@ -89,7 +85,8 @@ def unpack(data: bytes, *, key: str, secret: bytes | None = None, max_bytes: int
     body = _inflate(data[at:end], max_bytes) if wire else data[at:end]
     if body is None or len(body) > max_bytes:
         return None
-    return Envelope(entry_id, created, soft, hard, cost, tags, codec, flags, body)
+    # As Envelope(...) does it, without the frame of the __new__ that a NamedTuple has.
+    return tuple.__new__(Envelope, (entry_id, created, soft, hard, cost, tags, codec, flags, body))
 
 
 def _head(envelope: Envelope, wire: int) -> list[bytes]:
@@ -119,17 +116,11 @@ def _read_tags(data: bytes, at: int, count: int) -> tuple[tuple[tuple[str, int],
     return tuple(tags), at
 
 
-def _checksum(data: bytes | memoryview, key: str, secret: bytes | None) -> bytes:
-    state = _state(secret).copy()
+def _checksum(data: bytes, key: str, secret: bytes | None) -> bytes:
+    state = hash_for(_PERSON, 8 if secret is None else 16, secret).copy()
     state.update(f"{len(key)}:{key}".encode("utf-8", "surrogatepass"))
     state.update(data)
     return state.digest()
-
-
-@lru_cache(8)
-def _state(secret: bytes | None) -> blake2b:
-    """BLAKE2b with its parameters and key taken in; a copy costs half of a new one."""
-    return blake2b(digest_size=8 if secret is None else 16, key=mac_key(secret), person=_PERSON)
 
 
 def _deflate(body: bytes, level: int) -> bytes:

@@ -50,11 +50,11 @@ def _steps(code: CodeType) -> Iterator[tuple[str, Any]]:
     # dis writes out each constant, which fails on a huge int, and knows not all instructions that have one.
     steps = list(dis.get_instructions(code.replace(co_consts=(None,) * len(consts))))
     for step, after in pairwise([*steps, steps[-1]]):
-        constant = step.opcode in dis.hasconst and step.arg is not None
+        constant = step.opcode in dis.hasconst
         if _is_note(step) or (constant and _is_note(after)):
             continue
         if constant:
-            yield step.opname, _constant(consts[step.arg])
+            yield step.opname, _constant(consts[step.arg or 0])
         else:
             yield step.opname, step.argval if isinstance(step.argval, str) else step.arg
 
