@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from workerkit.testing.servers import KINDS, missing, start_server
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from workerkit.testing.servers import RunningServer
+
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("workerkit", deadline=None)
+hypothesis.settings.load_profile("workerkit")
 
 _SERVER_FIXTURES = {"redis_server", "redis_url", "fresh_server", "server_kind", "other_server", "private_server"}
 

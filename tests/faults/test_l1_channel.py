@@ -81,8 +81,10 @@ def read(rig, local, body=None):
 
 def filled(rig, server, local):
     """Have the entry in Redis and in the process."""
+    before = local.generation
     server.cli("SET", KEY, "1")
-    until(lambda: read(rig, local) and len(local))
+    until(lambda: local.generation > before)
+    assert until(lambda: read(rig, local))
 
 
 def is_coherent_again(rig, server, local):

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from workerkit.core.binding import Binder
-from workerkit.errors import DefinitionError
+from workerkit.core.encoding import encode_arguments
+from workerkit.errors import DefinitionError, EncodingError
 
 
 def profile(user_id: int, b: int = 2, *, verbose: bool = False) -> None: ...
@@ -156,3 +157,31 @@ def test_agrees_with_inspect(sig: inspect.Signature, args: list[int], kwargs: di
         return
     expected.apply_defaults()
     assert binder(tuple(args), kwargs) == dict(expected.arguments)
+
+
+short = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+long = st.sampled_from(["x" * 5000, 1 << 5000, b"x" * 1025, [1, (2,)], {"a": {1}}, 1.5])
+
+
+@given(st.lists(short | long, min_size=4, max_size=7), st.dictionaries(st.sampled_from(["e", "x", "y"]), short | long))
+def test_encode_is_the_encoding_of_what_was_bound(args: list[Any], kwargs: dict[str, Any]) -> None:
+    kwargs["d"] = args.pop()
+    binder = Binder(everything, ignore=("b",))
+    assert binder.encode(*args, **kwargs) == encode_arguments(binder(tuple(args), kwargs).items())
+
+
+def test_encode_takes_parameters_of_any_name() -> None:
+    def fn(_: int, __: int, encode: int) -> None: ...
+
+    assert Binder(fn).encode(1, __=2, encode=3) == encode_arguments([("_", 1), ("__", 2), ("encode", 3)])
+    assert Binder(lambda: None).encode() == b""
+
+
+def test_encode_names_the_argument_that_cannot_be_encoded() -> None:
+    with pytest.raises(EncodingError, match="argument 'b'") as caught:
+        Binder(profile).encode(1, b=object())
+    assert caught.value.argument == "b"
+    with pytest.raises(EncodingError, match="takes the encoding past"):
+        Binder(profile).encode("x" * (1 << 20))
+    with pytest.raises(TypeError, match=r"profile\(\) missing"):
+        Binder(profile).encode()

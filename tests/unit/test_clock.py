@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +44,10 @@ def test_a_new_sample_replaces_the_old_one(moved):
     clock.learn(10 * HOUR + moved, received=101.0)
     assert clock.learned == 101.0
     assert clock.at(102.0) == 10 * HOUR + moved + 1_000_000
+
+
+def test_now_is_the_time_at_this_moment():
+    clock = ServerClock()
+    clock.learn(10**15, time.monotonic())
+    before = clock.at(time.monotonic())
+    assert before <= clock.now_us() <= clock.at(time.monotonic())

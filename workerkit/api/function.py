@@ -167,9 +167,14 @@ class Function(Generic[V]):
         """Whether a call of it has something to do before or after it is answered."""
         return self.options.refresh == "queue" or self.returning is not None or self.closing is not None
 
+    @property
+    def _is_nested(self) -> bool:
+        """Whether it is called by itself: the task's message and record are the outermost call's alone."""
+        return current(self.fn) is not None
+
     def refreshing(self) -> bytes | None:
-        """The id of the stale entry that the task executing now was queued to replace; not where it calls itself."""
-        if self.options.refresh != "queue" or current(self.fn) is not None:
+        """The id of the stale entry that the task executing now was queued to replace."""
+        if self.options.refresh != "queue" or self._is_nested:
             return None
         return self.engine.host.queued_refresh(self.wrapper)
 
@@ -181,7 +186,7 @@ class Function(Generic[V]):
 
     def closed(self, args: Arguments, kwargs: Named) -> Flow[None]:
         """End the record of a job whose result was cached, so that nobody asks for it for ever."""
-        call = self.closing(args, kwargs) if self.closing is not None else None
+        call = self.closing(args, kwargs) if self.closing is not None and not self._is_nested else None
         try:
             if call is not None:
                 yield from call

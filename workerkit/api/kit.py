@@ -245,7 +245,7 @@ class WorkerKit:
 
         Raises DefinitionError when its function is not memoized.
         """
-        found = getattr(getattr(task, "run", task), "memo", None)
+        found = getattr(task, "memo", None)
         if not isinstance(found, Memo):
             raise DefinitionError(
                 f"{getattr(task, 'name', task)!s} is not memoized; put @kit.memoize(...) under its task decorator"

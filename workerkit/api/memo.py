@@ -12,6 +12,7 @@ from workerkit.api import computing
 from workerkit.api.engine import Engine
 from workerkit.api.function import Function
 from workerkit.cache.computation import MISSING, Answer, Computation, Entry, Work
+from workerkit.cache.entries import EntryKey
 from workerkit.cache.explain import Explanation, explain
 from workerkit.cache.fetch import Fetcher
 from workerkit.cache.ledger import CacheStats
@@ -34,8 +35,13 @@ class Memo(Generic[P, V]):
     of the function, `entry`, `delay` and `apply_async` go on without it.
     """
 
-    def __init__(self, function: Function[V]) -> None:
+    def __init__(self, function: Function[V], first: tuple[Any, ...] = ()) -> None:
         self.function = function
+        self._first = first
+
+    def of(self, task: object) -> Memo[P, V]:
+        """The same handle for a bound task, whose function gets the task as its first argument."""
+        return Memo(self.function, (task,))
 
     @property
     def engine(self) -> Engine:
@@ -56,7 +62,9 @@ class Memo(Generic[P, V]):
 
     @property
     def signature(self) -> inspect.Signature:
-        return self.function.signature
+        """The function's parameters, without those that a bound task fills in."""
+        signature = self.function.signature
+        return signature.replace(parameters=list(signature.parameters.values())[len(self._first) :])
 
     @cached_property
     def aio(self) -> AioMemo[P, V]:
@@ -69,19 +77,19 @@ class Memo(Generic[P, V]):
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The Redis key of this call's entry."""
-        return self.function.place(args, kwargs)[0].value
+        return self.place(args, kwargs)[0].value
 
     def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
         """What calling the function gives, with where it came from ("hit", "stale", "computed", ...) and its age."""
-        kept = self.function.kept(args, kwargs)
+        kept = self.kept(args, kwargs)
         if kept is not None:
             return kept
-        answer = self.engine.runner.run(self.fetcher.recall(self._work(args, kwargs)))
-        return answer.entry(self.engine.now_us())
+        answer = self.engine.runner.run(self.fetcher.recall(self.work(args, kwargs)))
+        return answer.entry(self.engine.now_us)
 
     def peek(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
         """The fresh cached value, without computing; None when there is none (or None itself is cached)."""
-        value = self.engine.runner.run(self.fetcher.peek(self._work(args, kwargs)))
+        value = self.engine.runner.run(self.fetcher.peek(self.work(args, kwargs)))
         return None if value is MISSING else value
 
     def set(self, value: V, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -94,12 +102,12 @@ class Memo(Generic[P, V]):
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
         """Compute anew, unless another process does already: None then."""
-        answer = self.engine.runner.run(self.refreshing(self._work(args, kwargs)))
+        answer = self.engine.runner.run(self.refreshing(self.work(args, kwargs)))
         return None if answer is None else answer.value
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """What is known of this call's entry, and what the next call would do; print it."""
-        return self.engine.runner.run(explain(self.fetcher.policy, self._work(args, kwargs)))
+        return self.engine.runner.run(explain(self.fetcher.policy, self.work(args, kwargs)))
 
     def stats(self) -> CacheStats:
         """The whole fleet's counts of this function; this process's are added first."""
@@ -130,14 +138,14 @@ class Memo(Generic[P, V]):
         fresh = function.life(value)
         if fresh is None:
             raise DefinitionError(f"memo.set: ttl says that {function.fn.__qualname__} keeps no such value")
-        key, tags = function.place(args, kwargs)
+        key, tags = self.place(args, kwargs)
         yield from _PING  # an entry is stamped with the server's time, which the first reply tells
         yield from self.fetcher.put(key, value, tags, fresh)
         function.forget(key.value)
 
     def invalidating(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[bool]:
         """`invalidate` as a Flow."""
-        key, _ = self.function.place(args, kwargs)
+        key, _ = self.place(args, kwargs)
         there = yield from self.fetcher.entries.drop(key)
         self.function.forget(key.value)
         return there
@@ -158,9 +166,12 @@ class Memo(Generic[P, V]):
         function, host, fetcher = self.function, self.engine.host, self.fetcher
         given, named = tuple(args or ()), dict(kwargs or {})
         value = MISSING
-        if host.may_answer(function.wrapper, options):
+        # A job's record belongs to an execution, so there must be one.
+        if function.closing is None and host.may_answer(function.wrapper, options):
+            sent = host.as_sent(function.wrapper, given, named)
             try:
-                value = yield from fetcher.peek(self._work(given, named))
+                if sent is not None:
+                    value = yield from fetcher.peek(self.work(*sent))
             except StoreError as error:
                 function.trouble(str(error))
         if value is MISSING:
@@ -170,13 +181,21 @@ class Memo(Generic[P, V]):
 
     def counting(self) -> Flow[CacheStats]:
         """`stats` as a Flow."""
-        flush = self.fetcher.ledger.take()
-        if flush is not None:
-            yield from flush
-        return (yield from self.fetcher.ledger.read())
+        ledger = self.fetcher.ledger
+        yield from self.engine.flusher.flow()  # all ledgers: it lists what it sends, for kit.cache.stats()
+        return (yield from ledger.read())
 
-    def _work(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
-        return self.function.work(args, kwargs, aio=False)
+    def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[EntryKey, tuple[str, ...]]:
+        """Where this call's entry is, and the tags that its arguments give."""
+        return self.function.place(self._first + args, kwargs)
+
+    def kept(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, aio: bool = False) -> Entry[V] | None:
+        """What this process's memory has of this call."""
+        return self.function.kept(self._first + args, kwargs, aio=aio)
+
+    def work(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, aio: bool = False) -> Work:
+        """This call as work for the fetcher."""
+        return self.function.work(self._first + args, kwargs, aio=aio)
 
 
 class AioMemo(Generic[P, V]):
@@ -191,11 +210,11 @@ class AioMemo(Generic[P, V]):
 
     async def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
         """As `Memo.entry`."""
-        kept = self._memo.function.kept(args, kwargs, aio=True)
+        kept = self._memo.kept(args, kwargs, aio=True)
         if kept is not None:
             return kept
         answer = await self._run(self._memo.fetcher.recall(self._work(args, kwargs)))
-        return answer.entry(self._memo.engine.now_us())
+        return answer.entry(self._memo.engine.now_us)
 
     async def peek(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
         """As `Memo.peek`."""
@@ -239,7 +258,7 @@ class AioMemo(Generic[P, V]):
         return await self._memo.engine.aio_runner.run(flow)
 
     def _work(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Work:
-        return self._memo.function.work(args, kwargs, aio=True)
+        return self._memo.work(args, kwargs, aio=True)
 
 
 def _in_a_thread(act: Callable[..., Any], args: tuple[Any, ...]) -> Invoke[Any]:

@@ -74,8 +74,8 @@ def _reader(function: Function[Any]) -> Callable[..., Any]:
         try:
             found = engine.runner.call(fetcher.entries.get(key, tags))
         except StoreError as error:
-            function.trouble(str(error))
-            return engine.runner.run(fetcher.alone(function.work_at(key, tags, args, kwargs, aio=False))).value, None
+            work = function.work_at(key, tags, args, kwargs, aio=False)
+            return engine.runner.run(fetcher.unread(work, error)).value, None
         value = fetcher.hit(found)
         if value is not MISSING:
             return value, found.envelope
@@ -125,8 +125,8 @@ def _aio_reader(function: Function[Any]) -> Callable[..., Any]:
         try:
             found = await runner.call(fetcher.entries.get(key, tags))
         except StoreError as error:
-            function.trouble(str(error))
-            return (await runner.run(fetcher.alone(function.work_at(key, tags, args, kwargs, aio=True)))).value, None
+            work = function.work_at(key, tags, args, kwargs, aio=True)
+            return (await runner.run(fetcher.unread(work, error))).value, None
         value = fetcher.hit(found)
         if value is not MISSING:
             return value, found.envelope

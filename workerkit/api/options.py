@@ -70,7 +70,7 @@ class Options:
         self.early = None if early is None else fraction(early, "memoize: early", most=None)
         self.jitter = None if jitter is None else fraction(jitter, "memoize: jitter")
         self.codec = codec
-        if max_bytes is not None and (not isinstance(max_bytes, int) or max_bytes < 1):
+        if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
             raise DefinitionError(f"memoize: max_bytes is a number of bytes, 1 at least, not {max_bytes!r}")
         self.max_bytes = max_bytes
 

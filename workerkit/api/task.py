@@ -69,4 +69,9 @@ class Tasks(Protocol):
 class BoundTasks(Protocol):
     """What `kit.task(bind=True, **options)` answers: the function's first parameter is the task."""
 
+    @overload
+    def __call__(self, fn: Memoized[Concatenate[Task[Any, Any], P], Any, V]) -> MemoTask[P, V, V]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Task[Any, Any], P], Coroutine[Any, Any, R]]) -> KitTask[P, R]: ...
+    @overload
     def __call__(self, fn: Callable[Concatenate[Task[Any, Any], P], R]) -> KitTask[P, R]: ...

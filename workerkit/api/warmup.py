@@ -83,8 +83,7 @@ class Warmup:
         return Outcome(warmed, fresh, failed)
 
     def _is_fresh(self, arguments: tuple[Any, ...]) -> bool:
-        work = self._memo.function.work(arguments, {}, aio=False)
-        return self._engine.runner.run(self._memo.fetcher.fresh_for(work)) > self._before
+        return self._engine.runner.run(self._memo.fetcher.fresh_for(self._memo.work(arguments, {}))) > self._before
 
     def _refresh(self, arguments: tuple[Any, ...]) -> bool:
         try:

@@ -72,6 +72,7 @@ class Answer(NamedTuple):
     source: Source
     envelope: Envelope | None = None
 
-    def entry(self, now_us: int) -> Entry[Any]:
-        age_us = 0 if self.envelope is None else max(0, now_us - self.envelope.created_us)
+    def entry(self, now_us: Callable[[], int]) -> Entry[Any]:
+        # Where Redis was never reached the time is not known, and not needed.
+        age_us = 0 if self.envelope is None else max(0, now_us() - self.envelope.created_us)
         return Entry(self.value, self.source, age_us / 1e6)

@@ -124,6 +124,8 @@ class Entries:
         if data is None:
             return NOTHING
         envelope = unpack(data, key=key.value, secret=self._secret, max_bytes=self._max_bytes)
+        if envelope is not None and envelope.flags & ~FAILURE:
+            envelope = None  # it means something that this version knows nothing of
         return Found(envelope, True, data[7:15])
 
 

@@ -47,7 +47,10 @@ class Failures:
             kind = self._by_name[name]
         except (CodecError, ValueError, TypeError, KeyError):
             return None
-        return _make(kind, args) if isinstance(args, list) else None
+        try:
+            return _make(kind, args) if isinstance(args, list) else None
+        except Exception:  # noqa: BLE001 - nor what the user's __new__ wants
+            return None
 
     def _declared(self, error: Exception) -> type[Exception] | None:
         return next((kind for kind in type(error).__mro__ if kind in self._lives), None)

@@ -12,12 +12,22 @@ from collections.abc import Container
 from typing import Any, Generic, TypeVar
 
 from workerkit.cache.computation import MISSING, Answer, Computation, Work
-from workerkit.cache.entries import BACKING_OFF, COMPUTING, FAILURE, QUEUED, Claim, EntryKey, Found, new_token
+from workerkit.cache.entries import (
+    BACKING_OFF,
+    COMPUTING,
+    FAILURE,
+    NOTHING,
+    QUEUED,
+    Claim,
+    EntryKey,
+    Found,
+    new_token,
+)
 from workerkit.cache.lead import Lead
 from workerkit.cache.policy import Old, Policy, milliseconds
 from workerkit.core.envelope import Envelope
 from workerkit.core.flow import Flow, Own, Share, Sleep, result_of
-from workerkit.errors import OutcomeUnknown, StoreError
+from workerkit.errors import CodecError, OutcomeUnknown, StoreError, StoreRefused
 
 V = TypeVar("V")
 # Pauses between two looks at somebody else's computation: a share of the time waited, so that a short computation adds
@@ -49,10 +59,12 @@ class Fetcher(Generic[V]):
         now_us = self.now_us()
         if now_us >= entry.soft_us or entry.flags or entry.tags != found.tags or self._windows.near(entry, now_us):
             return MISSING
-        value = self.policy.load(entry)
-        if value is not MISSING:
-            self.ledger.hits += 1
-            self.ledger.saved_us += entry.cost_us
+        try:
+            value = self.policy.read(entry)
+        except CodecError:
+            return MISSING  # `fetch` reads it once more, and counts
+        self.ledger.hits += 1
+        self.ledger.saved_us += entry.cost_us
         return value
 
     def recall(self, work: Work) -> Flow[Answer]:
@@ -60,8 +72,7 @@ class Fetcher(Generic[V]):
         try:
             found = yield from self.entries.get(work.key, work.tags)
         except StoreError as error:
-            self.policy.trouble(str(error))
-            return (yield from self.alone(work))
+            return (yield from self.unread(work, error))
         value = self.hit(found)
         if value is not MISSING and found.envelope is not None:
             return Old(value, found.envelope).served("hit")
@@ -94,8 +105,11 @@ class Fetcher(Generic[V]):
         self.ledger.misses += 1
         return (yield from Share(work.key.value, lambda: self._lead_or_wait(work, found.seen, fallback)))
 
-    def alone(self, work: Work) -> Flow[Answer]:
-        """The value without Redis: computed once for all callers of this process."""
+    def unread(self, work: Work, error: StoreError) -> Flow[Answer]:
+        """The value, when the read failed: without Redis, computed once for all callers of this process."""
+        self.policy.trouble(str(error))
+        if isinstance(error, StoreRefused):
+            return (yield from self.fetch(work, NOTHING))  # a key of another type, which the next store overwrites
         self.ledger.misses += 1
         return (yield from Share(work.key.value, lambda: self._without_lease(work)))
 
@@ -162,11 +176,15 @@ class Fetcher(Generic[V]):
         return None if value is MISSING else Old(value, entry)
 
     def _raise_remembered(self, entry: Envelope, now_us: int) -> None:
-        error = self.policy.failures.load(entry.body) if now_us < entry.soft_us else None
-        if error is not None:
-            self.ledger.remembered += 1
-            self.ledger.saved_us += entry.cost_us
-            raise error
+        if now_us >= entry.soft_us:
+            return
+        error = self.policy.failures.load(entry.body)
+        if error is None:
+            self.policy.trouble("a remembered failure could not be read")
+            return
+        self.ledger.remembered += 1
+        self.ledger.saved_us += entry.cost_us
+        raise error
 
     def _serve(self, work: Work, found: Found, old: Old, now_us: int) -> Flow[Answer]:
         """Serve what is there; if it is stale, or due to be refreshed early, see to it that one caller refreshes it."""

@@ -41,7 +41,7 @@ class CacheStats(NamedTuple):
     @property
     def hit_rate(self) -> float:
         """Calls answered from the cache, of all; 0.0 when there were none."""
-        return 1.0 - self.misses / self.calls if self.calls else 0.0
+        return (self.calls - self.misses) / self.calls if self.calls else 0.0
 
 
 class Ledger:
@@ -78,7 +78,7 @@ class Ledger:
             count = getattr(self, name)
             if count:
                 setattr(self, name, getattr(self, name) - count)
-                words += (name, count)
+                words += (name, min(count, 1 << 52))
         if not words:
             return None
         return Call("cache.count", "cache", int, script=_COUNT, keys=(self.key,), args=(LIFE_MS, *words))

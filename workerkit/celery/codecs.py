@@ -87,12 +87,20 @@ class SerializerCodec(Codec):
         self.format = serializer.name
         self._serializer = serializer
 
+    def load(self, data: bytes) -> Any:
+        """Read a value of the annotated type; `CodecError` when the bytes do not fit it."""
+        try:
+            text = to_json(self._serializer.decode(data))
+        except FAILURES as error:
+            raise CodecError(f"stored bytes are no {self._name} ({type(error).__name__})") from None
+        # By way of JSON, because pydantic reads it by other rules than Python objects: a list may then be a tuple.
+        return super().load(text)
+
     def _write(self, adapter: TypeAdapter[Any], value: object) -> bytes:
         plain = adapter.dump_python(value, mode="json", by_alias=False, round_trip=True, warnings=False)
         return self._serializer.encode(plain)
 
     def _read(self, adapter: TypeAdapter[Any], data: bytes) -> Any:
-        # Through JSON, because pydantic reads it by other rules than Python objects: a list may then be a tuple.
         return super()._read(adapter, to_json(self._serializer.decode(data)))
 
     def _error(self, value: object, reason: str, error: Exception | None = None) -> CodecError:

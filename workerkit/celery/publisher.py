@@ -11,7 +11,7 @@ from celery import Celery, Task, uuid
 from celery.app import base
 from celery.backends.rpc import RPCBackend
 from kombu.exceptions import EncodeError
-from kombu.serialization import dumps, loads  # type: ignore[attr-defined]  # missing from the stubs
+from kombu.serialization import dumps, loads
 from pydantic import BaseModel
 
 from workerkit.errors import DefinitionError
@@ -121,7 +121,7 @@ def leads_to(step: Any, wrapper: Callable[..., Any]) -> bool:
 
 def is_bound(task: Any) -> bool:
     """Whether the task's function gets the task as its first argument."""
-    return any(getattr(step, "__self__", None) is task for step in _layers(task.run))
+    return any(isinstance(getattr(step, "__self__", None), Task) for step in _layers(task.run))
 
 
 def _layers(step: Any) -> Iterator[Any]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, Signature, signature
 from typing import Any
 
-from workerkit.core.encoding import encode_arguments, encode_name, encode_short
+from workerkit.core import encoding
+from workerkit.core.encoding import encode_name
 from workerkit.errors import DefinitionError
 
 
@@ -40,10 +41,9 @@ class Binder:
         ignored = _checked(ignore, full.parameters, name)
         self.signature = _without_first(full, name) if skip_first else full
         self.names = tuple(each for each in self.signature.parameters if each not in ignored)
-        encode = "_" * (1 + max(map(len, full.parameters), default=0))  # a name that no parameter has
-        self.bind = _compile(self.signature, name, f"{{{', '.join(f'{each!r}: {each}' for each in self.names)}}}", {})
-        values = ", ".join(self.names)
-        self.encode = _compile(self.signature, name, f"{encode}({values})", {encode: _encoder(self.names)})
+        hidden = "_" * (1 + max(map(len, full.parameters), default=0))  # a name that no parameter has
+        self.bind = _compile(self.signature, name, f"return {_dict(self.names)}", {})
+        self.encode = _compile(self.signature, name, _encoding(self.names, hidden), {hidden: encoding})
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return self.bind(*args, **kwargs)
@@ -66,26 +66,24 @@ def _without_first(full: Signature, name: str) -> Signature:
     return full if first.kind is Parameter.VAR_POSITIONAL else full.replace(parameters=rest)
 
 
-def _encoder(names: tuple[str, ...]) -> Callable[..., bytes]:
-    """`encode_arguments` of values given in the order of `names`, without its general machinery while all are short."""
-    heads = [encode_name(each) for each in names]
-
-    def encode(*values: Any) -> bytes:
-        data = b""
-        for head, value in zip(heads, values, strict=True):
-            short = encode_short(value)
-            if short is None:
-                return encode_arguments(zip(names, values, strict=True))
-            data += head + short
-        return data
-
-    return encode
+def _dict(names: tuple[str, ...]) -> str:
+    return f"{{{', '.join(f'{each!r}: {each}' for each in names)}}}"
 
 
-def _compile(sig: Signature, name: str, result: str, scope: dict[str, Any]) -> Callable[..., Any]:
-    """A function with the parameters of `sig` and the expression `result`, which sees them and what is in `scope`."""
+def _encoding(names: tuple[str, ...], module: str) -> str:
+    """What one would write by hand for these names: it runs at every call of a cached function."""
+    short = " + ".join(f"{encode_name(each)!r} + {module}.encode_short({each})" for each in names) or 'b""'
+    return f"""
+    try:
+        return {short}
+    except {module}.NOT_SHORT:
+        return {module}.encode_arguments({_dict(names)}.items())"""
+
+
+def _compile(sig: Signature, name: str, body: str, scope: dict[str, Any]) -> Callable[..., Any]:
+    """A function with the parameters of `sig`, whose `body` sees them and what is in `scope`."""
     # Only parameter names go into the source (`inspect` checked that they are identifiers), defaults go in as objects.
-    exec(f"def bind({_source(sig)}): return {result}", scope)  # noqa: S102 - the source holds checked identifiers only
+    exec(f"def bind({_source(sig)}): {body}", scope)  # noqa: S102 - the source holds checked identifiers only
     bind: Any = scope["bind"]
     defaults = {each.name: each.default for each in sig.parameters.values() if each.default is not Parameter.empty}
     keyword_only = {each for each in defaults if sig.parameters[each].kind is Parameter.KEYWORD_ONLY}

@@ -44,6 +44,9 @@ class _Refused(Exception):
         self.path: list[str] = []
 
 
+NOT_SHORT = (KeyError, _Refused)
+
+
 def encode(value: object, *, where: str = "argument", max_bytes: int = MAX_BYTES) -> bytes:
     """Encode one value to canonical bytes.
 
@@ -78,13 +81,9 @@ def encode_arguments(
     return bytes(out)
 
 
-def encode_short(value: object) -> bytes | None:
-    """What `encode` answers to a scalar of no great length; None for anything else."""
-    encode_scalar = _SCALARS.get(type(value))
-    try:
-        return None if encode_scalar is None else encode_scalar(value, _SHORT)
-    except _Refused:
-        return None
+def encode_short(value: object) -> bytes:
+    """What `encode` answers to a scalar of no great length; one of NOT_SHORT is raised for anything else."""
+    return _SCALARS[type(value)](value, _SHORT)
 
 
 def digest(data: bytes, secret: bytes | None = None) -> str:
