@@ -169,7 +169,7 @@ def test_an_entry_that_changed_while_it_was_read_is_not_kept(rig, other_server, 
 
 
 def test_prefixes_and_followers_may_come_later(rig, other_server, listen):
-    listener = listen(rig)
+    listener = listen(rig, interval=60.0, timeout=60.0)  # nothing is waited for
     first = followed(listener, PREFIX)
     same, tagged, both = followed(listener, PREFIX), followed(listener, TAGS), followed(listener, TAGS, PREFIX)
     other_server.cli("SET", KEY, "1")
@@ -279,6 +279,17 @@ def test_a_user_who_may_not_listen_has_no_entries_and_no_errors(private_server, 
     trouble = [event for event in rig.events if isinstance(event, BackgroundTrouble)]
     assert len(trouble) == 1  # one an outage, however often it is tried
     assert "s3cret" not in str(trouble[0])
+
+
+def test_a_wrong_password_is_told_as_what_it_is(private_server, listen):
+    server = private_server()
+    server.cli("ACL", "SETUSER", "worker", "on", ">s3cret", "~wk:*", "+@all")
+    rig = Rig(f"unix://worker:wr0ng@{server.socket}")
+    listen(rig).follow(local(), PREFIX)
+    (event,) = until(lambda: rig.events)
+    assert isinstance(event, BackgroundTrouble)
+    assert "wrong or missing user or password; write them into workerkit_redis_url" in event.reason
+    assert "wr0ng" not in str(event)
 
 
 class Clocked:
