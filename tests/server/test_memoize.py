@@ -113,7 +113,7 @@ def test_every_key_has_a_ttl_and_the_namespace(kit: WorkerKit, redis_server: Run
     word.memo.stats()
     keys = redis_server.cli("KEYS", "*")
     assert isinstance(keys, list)
-    assert len(keys) == 2
+    assert len(keys) == 3
     assert all(key.startswith("wk:c:{") for key in keys)
     lives = {key: redis_server.cli("PTTL", key) for key in keys}
     assert all(isinstance(life, int) and life > 0 for life in lives.values()), lives

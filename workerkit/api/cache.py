@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar, overload
@@ -74,6 +75,8 @@ class Cache:
 
         For `stale` longer than `ttl` the old value is served while one caller computes anew.
         """
+        if inspect.iscoroutinefunction(compute):
+            raise DefinitionError("kit.cache.get_or_compute: compute is a coroutine function: put .aio before the verb")
         value: V = self.engine.runner.run(self.fetching(key, compute, ttl, stale, tags))
         return value
 

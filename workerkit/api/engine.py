@@ -14,6 +14,7 @@ from workerkit.api.host import Host, NoHost
 from workerkit.api.settings import Settings
 from workerkit.cache.entries import Entries
 from workerkit.cache.tags import Tags
+from workerkit.core.clock import ServerClock
 from workerkit.core.events import Hooks
 from workerkit.core.keys import Keys
 from workerkit.errors import StoreError
@@ -28,6 +29,9 @@ from workerkit.io.ticker import AioTicker, Ticker
 if TYPE_CHECKING:
     from workerkit.api.tier import Tier
     from workerkit.io.embedded import EmbeddedServer
+
+
+_LEAD_TO_SERVERS = ("servers", "_clock", "runner", "aio_runner", "listener", "aio_listeners")
 
 
 class Engine:
@@ -120,7 +124,11 @@ class Engine:
 
     def now_us(self) -> int:
         """The cache store's time, in microseconds since 1970; never ahead of it."""
-        return self.servers["cache"].clock.at(time.monotonic())
+        return self._clock.at(time.monotonic())
+
+    @cached_property
+    def _clock(self) -> ServerClock:
+        return self.servers["cache"].clock
 
     def evicts(self) -> bool:
         """Whether the cache store may drop keys before their time."""
@@ -142,13 +150,7 @@ class Engine:
         if self._embedded is not None:
             self._embedded.stop()
             self._embedded = None
-            for name in (
-                "servers",
-                "runner",
-                "aio_runner",
-                "listener",
-                "aio_listeners",
-            ):  # they lead to it; the next use starts anew
+            for name in _LEAD_TO_SERVERS:  # the next use starts anew
                 self.__dict__.pop(name, None)
 
     async def aclose(self) -> None:

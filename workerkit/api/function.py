@@ -14,6 +14,7 @@ from workerkit.api import layers
 from workerkit.api.computing import computing, current
 from workerkit.api.engine import Engine
 from workerkit.api.options import Options
+from workerkit.api.places import Place, Places
 from workerkit.api.tier import Tier
 from workerkit.cache.computation import Computation, Entry, Work
 from workerkit.cache.entries import EntryKey
@@ -110,7 +111,13 @@ class Function(Generic[V]):
         """Seconds that a computation's lease lives unrenewed."""
         return self.options.lease or self.engine.settings.lease
 
-    def place(self, args: Arguments, kwargs: Named) -> tuple[EntryKey, tuple[str, ...]]:
+    @cached_property
+    def place(self) -> Callable[[Arguments, Named], Place]:
+        """The keys of the entry of one call, and the tags that its arguments give, by its arguments."""
+        own_code = any(map(callable, (self.options.key, *self.options.tags)))  # which may depend on more than these
+        return self._place if own_code else Places(self._place)
+
+    def _place(self, args: Arguments, kwargs: Named) -> Place:
         """The keys of the entry of one call, and the tags that its arguments give.
 
         Raises EncodingError for an argument that cannot be encoded, TypeError for a call that does not fit.

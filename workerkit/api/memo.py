@@ -81,6 +81,7 @@ class Memo(Generic[P, V]):
 
     def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
         """What calling the function gives, with where it came from ("hit", "stale", "computed", ...) and its age."""
+        self._check_sync("entry")
         kept = self.kept(args, kwargs)
         if kept is not None:
             return kept
@@ -102,6 +103,7 @@ class Memo(Generic[P, V]):
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
         """Compute anew, unless another process does already: None then."""
+        self._check_sync("refresh")
         answer = self.engine.runner.run(self.refreshing(self.work(args, kwargs)))
         return None if answer is None else answer.value
 
@@ -188,6 +190,11 @@ class Memo(Generic[P, V]):
     def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[EntryKey, tuple[str, ...]]:
         """Where this call's entry is, and the tags that its arguments give."""
         return self.function.place(self._first + args, kwargs)
+
+    def _check_sync(self, verb: str) -> None:
+        if self.is_async:
+            name = self.fn.__qualname__
+            raise DefinitionError(f"{name} is a coroutine function: write await {name}.memo.aio.{verb}(...)")
 
     def kept(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, aio: bool = False) -> Entry[V] | None:
         """What this process's memory has of this call."""

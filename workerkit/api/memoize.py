@@ -36,10 +36,10 @@ class Memoized(Protocol[P, R_co, V]):
 
 
 class Memoize(Protocol):
-    """What `kit.memoize(...)` answers."""
+    """What `kit.memoize(...)` answers. (Not Coroutine[Any, Any, V]: an Any keeps mypy from choosing an overload.)"""
 
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, V]]) -> Memoized[P, Coroutine[Any, Any, V], V]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, V]]) -> Memoized[P, Coroutine[None, None, V], V]: ...
     @overload
     def __call__(self, fn: Callable[P, V]) -> Memoized[P, V, V]: ...
 

@@ -20,6 +20,7 @@ _HOLD = Script("workerkit.cache", "hold")
 _PUT = Script("workerkit.cache", "put")
 # The first letter of a lease's token says what it is for; the claim's script reads it too.
 COMPUTING, QUEUED, BACKING_OFF = "c", "q", "b"
+QUEUE_MS = 60_000  # how long a queued refresh may take before another is queued; it holds up nobody meanwhile
 FAILURE = 1  # the flag of an entry that holds a remembered failure instead of a value
 
 
@@ -91,7 +92,8 @@ class Entries:
                 return Claim("lead", NOTHING, since_us=int(reply[1]))
             return Claim("wait", NOTHING, holder=reply[1].decode("utf-8", "replace"))
 
-        args = (token, self._lease_ms, seen, yielding)
+        life_ms = max(self._lease_ms, QUEUE_MS) if token.startswith(QUEUED) else self._lease_ms
+        args = (token, life_ms, seen, yielding)
         return Call("cache.claim", "cache", parse, script=_CLAIM, keys=key, args=args)
 
     def store(self, key: EntryKey, token: str, entry: bytes, life_ms: int) -> Call[bool]:

@@ -22,6 +22,7 @@ _NEXT: dict[State, str] = {
     "unreadable": "what is stored cannot be read; the next call computes",
     "missing": "the next call computes",
 }
+_PUT_OFF = "the next call gets the old value; a refresh has failed, and is tried again when the lease ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Explanation:
     lease_for: float | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.state}: {_NEXT[self.state]}", f"  key       {self.key}"]
+        put_off = self.lease == "backing off" and self.state in ("stale", "kept for errors")
+        lines = [f"{self.state}: {_PUT_OFF if put_off else _NEXT[self.state]}", f"  key       {self.key}"]
         for name in ("age", "fresh_for", "kept_for", "cost"):
             value = getattr(self, name)
             if value is not None:

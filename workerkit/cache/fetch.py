@@ -44,6 +44,7 @@ class Fetcher(Generic[V]):
         self.ledger = policy.ledger
         self.now_us = policy.now_us
         self._windows = policy.windows
+        self._codec_id, self._load = policy.codec.id, policy.codec.load
 
     def hit(self, found: Found) -> Any:
         """The value of a fresh entry, counted as a hit, or MISSING. The whole of the hot path after the read.
@@ -60,7 +61,9 @@ class Fetcher(Generic[V]):
         if now_us >= entry.soft_us or entry.flags or entry.tags != found.tags or self._windows.near(entry, now_us):
             return MISSING
         try:
-            value = self.policy.read(entry)
+            if entry.codec != self._codec_id:
+                return MISSING
+            value = self._load(entry.body)
         except CodecError:
             return MISSING  # `fetch` reads it once more, and counts
         self.ledger.hits += 1
@@ -103,7 +106,11 @@ class Fetcher(Generic[V]):
             return (yield from self._serve(work, found, old, now_us))
         fallback = old if old is not None and self._windows.survives(old.envelope, now_us) else None
         self.ledger.misses += 1
-        return (yield from Share(work.key.value, lambda: self._lead_or_wait(work, found.seen, fallback)))
+        answer = yield from Share(work.key.value, lambda: self._lead_or_wait(work, found.seen, fallback))
+        if answer.source == "error":
+            self.ledger.misses -= 1
+            self.ledger.failures += 1
+        return answer
 
     def unread(self, work: Work, error: StoreError) -> Flow[Answer]:
         """The value, when the read failed: without Redis, computed once for all callers of this process."""
@@ -207,7 +214,11 @@ class Fetcher(Generic[V]):
         if work.enqueue:
             yield from self._enqueue(work, token, found.seen)
             return served
-        return result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=True).run()))
+        answer = result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=True).run()))
+        if answer.source == "error":
+            self.ledger.stale -= 1
+            self.ledger.failures += 1
+        return answer
 
     def _enqueue(self, work: Work, token: str, seen: bytes) -> Flow[None]:
         queued = False
@@ -241,7 +252,6 @@ class Fetcher(Generic[V]):
                 seen = claim.found.seen
                 continue
             if fallback is not None and claim.holder.startswith(BACKING_OFF):
-                self.ledger.failures += 1
                 return fallback.served("error")
             passed = time.monotonic() - began
             if passed >= self.policy.wait:

@@ -69,19 +69,27 @@ class Lead(Generic[V]):
         if tags is None:
             return None  # what versions the computation began under is not known
         hard = fresh + policy.windows.after
-        added = dict.fromkeys(map(policy.entries.tags.part, self._computation.tags))
-        for part in added.keys() - set(work.tags):
-            touched = yield from policy.entries.tags.touch(part, milliseconds(hard))
-            # Nobody read this tag before the computation. That it had no version proves that it was not invalidated
-            # meanwhile, unless the server may have dropped the marker.
-            if policy.evicts() if touched.new else touched.since_us >= self._since_us:
-                return False
-            tags += ((part, touched.version),)
+        tags = yield from self._with_added(tags, hard)
+        if tags is None:
+            return False
         data = policy.pack(work.key, body, tags, fresh=fresh, hard=hard, cost=cost)
         store = policy.entries.store(work.key, self._computation.token, data, milliseconds(hard))
         touches = [policy.entries.tags.touch(part, milliseconds(hard)) for part in work.tags]
         *again, stored = yield from Batch(*touches, store)
         return bool(stored) and versions_of(work.tags, again) == tags[: len(work.tags)]
+
+    def _with_added(self, tags: Versions, life: float) -> Flow[Versions | None]:
+        """Also the tags that the computation added; None when one of them was invalidated since it began."""
+        policy, work = self._policy, self._work
+        added = dict.fromkeys(map(policy.entries.tags.part, self._computation.tags))
+        for part in added.keys() - set(work.tags):
+            touched = yield from policy.entries.tags.touch(part, milliseconds(life))
+            # Nobody read this tag before the computation. That it had no version proves that it was not invalidated
+            # meanwhile, unless the server may have dropped the marker.
+            if policy.evicts() if touched.new else touched.since_us >= self._since_us:
+                return None
+            tags += ((part, touched.version),)
+        return tags
 
     def _give_up(self, error: Exception, cost: float) -> Flow[bool]:
         """After a failure: put off the next try if there is an old value, or remember it; whether either was done."""
@@ -109,7 +117,10 @@ class Lead(Generic[V]):
             body = policy.failures.dump(error)
         except CodecError:
             return False  # the error itself matters more
-        data = policy.pack(work.key, body, self._tags, fresh=life, hard=life, cost=cost, flags=FAILURE)
+        tags = yield from self._with_added(self._tags, life)
+        if tags is None:
+            return False
+        data = policy.pack(work.key, body, tags, fresh=life, hard=life, cost=cost, flags=FAILURE)
         return (yield from policy.entries.store(work.key, self._computation.token, data, milliseconds(life)))
 
     def _instead(self, error: Exception) -> Answer | None:
@@ -122,5 +133,4 @@ class Lead(Generic[V]):
         limited = isinstance(error, RateLimited) and policy.windows.is_stale(old.envelope, now_us)
         if not limited and not policy.windows.survives(old.envelope, now_us):
             return None
-        policy.ledger.failures += 1
         return old.served("error")

@@ -15,11 +15,11 @@ LIFE_MS = 30 * 86_400_000  # a function that nobody calls for a month is forgott
 
 
 class CacheStats(NamedTuple):
-    """Counts since the ledger began. Each call is a hit (L1, fresh, stale or a remembered failure) or a miss.
+    """Counts since the ledger began.
 
-    Misses compute, or wait for who does: `waits` are those for another process. `failures` are old values served
-    because the refresh failed, `errors` uses of the cache that failed; `saved` is seconds: what hits would have cost
-    to compute.
+    Each call is one of these: a hit in the process (`l1`), a fresh or `stale` one, one of an old value whose refresh
+    failed (`failures`), a `remembered` failure, or a miss. Misses compute, or wait for who does: `waits` are those for
+    another process. `errors` are uses of the cache that failed; `saved` is seconds: what hits would have cost.
     """
 
     l1: int = 0
@@ -36,7 +36,7 @@ class CacheStats(NamedTuple):
     @property
     def calls(self) -> int:
         """All calls."""
-        return self.l1 + self.hits + self.stale + self.remembered + self.misses
+        return self.l1 + self.hits + self.stale + self.failures + self.remembered + self.misses
 
     @property
     def hit_rate(self) -> float:

@@ -73,16 +73,12 @@ class Policy:
     def load(self, entry: Envelope) -> Any:
         """The value of an entry, or MISSING."""
         try:
-            return self.read(entry)
+            if entry.codec != self.codec.id:
+                raise CodecError("an entry was written by another codec")
+            return self.codec.load(entry.body)
         except CodecError as error:
             self.trouble(str(error))
             return MISSING
-
-    def read(self, entry: Envelope) -> Any:
-        """The value of an entry; CodecError when it cannot be read."""
-        if entry.codec != self.codec.id:
-            raise CodecError("an entry was written by another codec")
-        return self.codec.load(entry.body)
 
     def pack(
         self, key: EntryKey, body: bytes, tags: Versions, *, fresh: float, hard: float, cost: float, flags: int = 0

@@ -61,7 +61,8 @@ class Glue:
         check_app(self._app)
         warm = self._kit.warmups
 
-        @self._app.task(name=WARM_TASK, ignore_result=True, acks_late=True)
+        # Not shared: the next app in this process would run the warmups of this one.
+        @self._app.task(name=WARM_TASK, shared=False, ignore_result=True, acks_late=True)
         def run_tick() -> None:
             warm.run_tick()
 

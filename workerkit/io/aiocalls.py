@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from asyncio import sleep
 from collections.abc import Callable, Coroutine
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from workerkit.core.call import Call
+from workerkit.core.call import Call, Word
 from workerkit.io.aiolink import AioLink
 from workerkit.io.aiopool import AioPool
 from workerkit.io.attempts import Wire, attempts, words
 from workerkit.io.link import Lost
 from workerkit.io.server import Server
 
-_Talk = Callable[[AioLink, Server, Any, float], Coroutine[Any, Any, Any]]
+_Talk = Callable[[AioLink, Any, float], Coroutine[Any, Any, Any]]
 
 
 async def execute(calls: tuple[Call[Any], ...], pool: AioPool, now: float, deadline: float) -> list[Any]:
     """The results of `calls`, by `deadline` (monotonic seconds, as `now` is). Raises what `attempts` raises."""
     met: Any = None
-    if not pool.server.is_well(now):
-        pool.server.admit(now)
+    server = pool.server
+    if not server.is_well(now):
+        server.admit(now)
     elif len(calls) == 1:
-        met = await _use(pool, _ask, calls[0], deadline)
+        met = await _use(pool, _ask, words(calls[0], server, deadline), deadline)
         if not isinstance(met, Exception):
             return [calls[0].parse(met)]
         if not isinstance(met, Lost):
@@ -52,7 +54,7 @@ async def _persist(calls: tuple[Call[Any], ...], pool: AioPool, deadline: float,
 async def _attempt(pool: AioPool, wire: Wire, deadline: float) -> Any:
     if wire.fresh:
         pool.drop_free()
-    return await _use(pool, _exchange, wire, deadline)
+    return await _use(pool, partial(_exchange, pool.server), wire, deadline)
 
 
 async def _use(pool: AioPool, talk: _Talk, what: Any, deadline: float) -> Any:
@@ -60,7 +62,7 @@ async def _use(pool: AioPool, talk: _Talk, what: Any, deadline: float) -> Any:
     try:
         link = await pool.take(deadline)
         try:
-            answer = await talk(link, pool.server, what, deadline)
+            answer = await talk(link, what, deadline)
         except BaseException:
             # Whatever escaped, a reply may be outstanding: this connection must never serve another Call.
             pool.drop(link)
@@ -71,11 +73,11 @@ async def _use(pool: AioPool, talk: _Talk, what: Any, deadline: float) -> Any:
     return answer
 
 
-async def _ask(link: AioLink, server: Server, call: Call[Any], deadline: float) -> Any:
-    return await link.ask(words(call, server, deadline), deadline)
+async def _ask(link: AioLink, command: tuple[Word, ...], deadline: float) -> Any:
+    return await link.ask(command, deadline)
 
 
-async def _exchange(link: AioLink, server: Server, wire: Wire, deadline: float) -> list[Any]:
+async def _exchange(server: Server, link: AioLink, wire: Wire, deadline: float) -> list[Any]:
     commands = wire.commands(server, deadline)
     if not server.clock_is_old(monotonic()):
         return await link.exchange(commands, deadline)

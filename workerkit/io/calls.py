@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
-from workerkit.core.call import Call
+from workerkit.core.call import Call, Word
 from workerkit.io.attempts import Wire, attempts, words
 from workerkit.io.link import Link, Lost
 from workerkit.io.pool import Pool
 from workerkit.io.server import Server
 
-_Talk = Callable[[Link, Server, Any, float], Any]
+_Talk = Callable[[Link, Any, float], Any]
 
 
 def execute(calls: tuple[Call[Any], ...], pool: Pool, now: float, deadline: float) -> list[Any]:
     """The results of `calls`, by `deadline` (monotonic seconds, as `now` is). Raises what `attempts` raises."""
     met: Any = None
-    if not pool.server.is_well(now):
-        pool.server.admit(now)
+    server = pool.server
+    if not server.is_well(now):
+        server.admit(now)
     elif len(calls) == 1:
-        met = _use(pool, _ask, calls[0], deadline)
+        met = _use(pool, _ask, words(calls[0], server, deadline), deadline)
         if not isinstance(met, Exception):
             return [calls[0].parse(met)]
         if not isinstance(met, Lost):
@@ -50,7 +52,7 @@ def _persist(calls: tuple[Call[Any], ...], pool: Pool, deadline: float, met: Any
 def _attempt(pool: Pool, wire: Wire, deadline: float) -> Any:
     if wire.fresh:
         pool.drop_free()
-    return _use(pool, _exchange, wire, deadline)
+    return _use(pool, partial(_exchange, pool.server), wire, deadline)
 
 
 def _use(pool: Pool, talk: _Talk, what: Any, deadline: float) -> Any:
@@ -58,7 +60,7 @@ def _use(pool: Pool, talk: _Talk, what: Any, deadline: float) -> Any:
     try:
         link = pool.take(deadline)
         try:
-            answer = talk(link, pool.server, what, deadline)
+            answer = talk(link, what, deadline)
         except BaseException:
             # Whatever escaped, a reply may be outstanding: this connection must never serve another Call.
             pool.drop(link)
@@ -69,11 +71,11 @@ def _use(pool: Pool, talk: _Talk, what: Any, deadline: float) -> Any:
     return answer
 
 
-def _ask(link: Link, server: Server, call: Call[Any], deadline: float) -> Any:
-    return link.ask(words(call, server, deadline), deadline)
+def _ask(link: Link, command: tuple[Word, ...], deadline: float) -> Any:
+    return link.ask(command, deadline)
 
 
-def _exchange(link: Link, server: Server, wire: Wire, deadline: float) -> list[Any]:
+def _exchange(server: Server, link: Link, wire: Wire, deadline: float) -> list[Any]:
     commands = wire.commands(server, deadline)
     if not server.clock_is_old(monotonic()):
         return link.exchange(commands, deadline)

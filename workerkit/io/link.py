@@ -182,7 +182,8 @@ class Link:
         """Send one command and read its reply. As `exchange`, without the lists: most Calls are alone."""
         try:
             self._send(pack(command), deadline)
-            return self._read(deadline)
+            self._receive()
+            return self._reply(deadline)
         except (OSError, redis.RedisError) as error:
             raise Lost(reason(error), sent=True) from None
 
@@ -194,7 +195,7 @@ class Link:
         packed = [pack(command) for command in commands]
         try:
             self._send(b"".join(packed), deadline)
-            return [self._read(deadline) for _ in packed]
+            return [self._reply(deadline) for _ in packed]
         except (OSError, redis.RedisError) as error:
             raise Lost(reason(error), sent=True) from None
 
@@ -210,18 +211,20 @@ class Link:
                 return
             _left(deadline)
 
-    def _read(self, deadline: float) -> Any:
-        reader = self._reader
-        while (reply := reader.gets(False)) is INCOMPLETE or isinstance(reply, hiredis.PushNotification):
+    def _reply(self, deadline: float) -> Any:
+        while (reply := self._reader.gets(False)) is INCOMPLETE or isinstance(reply, hiredis.PushNotification):
             _left(deadline)
-            try:
-                size = self._sock.recv_into(self._buffer)
-            except _STEP_OVER:
-                continue
-            if not size:
-                raise ConnectionResetError("the server closed the connection")
-            reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # its stub knows no buffers, it does
+            self._receive()
         return reply
+
+    def _receive(self) -> None:
+        try:
+            size = self._sock.recv_into(self._buffer)
+        except _STEP_OVER:
+            return
+        if not size:
+            raise ConnectionResetError("the server closed the connection")
+        self._reader.feed(self._buffer, 0, size)  # type: ignore[arg-type]  # its stub knows no buffers, it does
 
     def close(self) -> None:
         with contextlib.suppress(AttributeError):  # it was never opened

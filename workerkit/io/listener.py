@@ -30,7 +30,7 @@ from workerkit.io.server import Server
 INTERVAL = 1.0
 TIMEOUT = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-_READ_SIZE = 65536
+_READ_SIZE = 65536  # more than a TLS record, so that TLS never holds what a poll cannot see
 
 
 class Follower(Protocol):
@@ -140,18 +140,19 @@ class Session:
         commands: list[tuple[Word, ...]] = []
         if not self._begun:
             self._begun = True
-            commands = self._server.greeting()
-            self._expect(lambda reply: self._greet(reply, len(commands)), now, len(commands))
+            greeting = self._server.greeting()
+            commands += greeting
+            self._expect(lambda reply: self._greet(reply, len(greeting)), now, len(greeting))
         new = {prefix for prefixes in self._channel.followers.values() for prefix in prefixes} - self._asked
         if new:
             self._asked |= new
-            commands = [*commands, ("CLIENT", "TRACKING", "ON", "BCAST", *_each_after("PREFIX", new))]
+            commands.append(("CLIENT", "TRACKING", "ON", "BCAST", *_each_after("PREFIX", new)))
             self._expect(lambda reply: self._track(reply, new), now)
         else:
             self._channel.open(self._tracked)  # a new follower of what is tracked already
         if now >= self._ping_at:
             self._ping_at = now + self._interval
-            commands = [*commands, ("PING",)]
+            commands.append(("PING",))
             self._expect(_check, now)
         return b"".join([pack(command) for command in commands])
 
@@ -289,11 +290,11 @@ class Listener:
                 rest += session.outgoing(time.monotonic())
                 rest = rest[_send(sock, rest) :]
                 poll.register(sock, select.POLLIN | (select.POLLOUT if rest else 0))
-                # TLS may hold more than it has given yet.
-                pending = isinstance(sock, ssl.SSLSocket) and sock.pending()
-                poll.poll(0 if pending else max(0.0, session.wake_at - time.monotonic()) * 1000)
-                _silence(heard)
-                if self._is_mine:
+                # Read only what has something: each read lets other threads run, and busy ones do not soon let go.
+                ready = dict(poll.poll(max(0.0, session.wake_at - time.monotonic()) * 1000))
+                if heard.fileno() in ready:
+                    _silence(heard)
+                if sock.fileno() in ready and self._is_mine:
                     session.incoming(_receive(sock))
         finally:
             self._sock = None

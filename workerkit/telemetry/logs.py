@@ -13,13 +13,14 @@ from workerkit.core.events import (
     GuardWarning,
     JobEvent,
     LimitOpen,
+    RefreshFailed,
     StoreDown,
     TaskParked,
     TicketTrouble,
 )
 
 _ROUTINE = (TaskParked, JobEvent)  # one for each task: of interest only when one looks for it
-_WARNINGS = (StoreDown, LimitOpen, GuardWarning, CacheTrouble, TicketTrouble, BackgroundTrouble)
+_WARNINGS = (StoreDown, LimitOpen, GuardWarning, CacheTrouble, RefreshFailed, TicketTrouble, BackgroundTrouble)
 
 
 def log(event: Event) -> None:

@@ -1,0 +1,231 @@
+"""Every example of the documentation runs as it stands, page by page, on a private server; what it claims is compared.
+
+A page is one module: its python blocks share a namespace and an event loop. `expression  # -> value` is a claim, and so
+is `statement  # raises SomeError`. A text block right after a python block is what that prints, numbers and digests
+aside. `<!-- setup ... -->` is run too, for what readers need not see; there `later("11m")` moves the server's clock.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import sys
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import pytest
+from celery import _state
+
+from workerkit import WorkerKit
+from workerkit.api.cache import AioCache
+from workerkit.api.memo import AioMemo
+from workerkit.api.settings import Settings
+from workerkit.cache.computation import Computation, Source
+from workerkit.cache.explain import Explanation
+from workerkit.cache.ledger import CacheStats
+from workerkit.core import events
+from workerkit.core.clock import ServerClock
+from workerkit.core.durations import humanize, seconds
+from workerkit.io import server
+
+ROOT = Path(__file__).parents[2]
+INDEX = ROOT / "docs" / "index.md"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
+REFERENCE = (ROOT / "docs" / "reference" / "memoize.md").read_text()
+# Blocks that are compiled and not run, and why: {(name of the page, number of the block): reason}.
+NOT_RUN: dict[tuple[str, int], str] = {}
+INSIDE = {"skipped", "spare", "tags", "token"}  # what a computation has for the cache's own use
+
+_PART = re.compile(
+    r"^<!-- setup\n(?P<setup>.*?)^-->$|^```python\n(?P<python>.*?)^```$|(?<=^```\n\n)^```text\n(?P<text>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+_CLAIM = re.compile(r"^(\s*)(.+?)  # -> (.+)$", re.MULTILINE)
+_RAISES = re.compile(r"^(\s*)(.+?)  # raises (\w+).*$", re.MULTILINE)
+_VARIES = re.compile(r"[0-9a-f]{8,}|\d+(\.\d+)?")
+
+
+class Part(NamedTuple):
+    """A piece of a page: what it is, its text, and the line of the page on which the text begins."""
+
+    kind: str
+    text: str
+    line: int
+
+
+def parts(page: Path) -> list[Part]:
+    text = page.read_text()
+    found = [(match, str(match.lastgroup)) for match in _PART.finditer(text)]
+    return [Part(kind, match[kind], text.count("\n", 0, match.start(kind))) for match, kind in found]
+
+
+def compiled(part: Part, page: Path) -> types.CodeType:
+    """The block, with its claims as calls, on the lines that it has in the page."""
+    text = _RAISES.sub(r"\1with _raises(\3): \2", _CLAIM.sub(r"\1_same((\2), (\3))", part.text))
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    return compile("\n" * part.line + text, str(page), "exec", flags=flags, dont_inherit=True)
+
+
+def same(found: object, said: object) -> None:
+    assert found == said
+    assert type(found) is type(said)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`later("11m")`: entries are so much older from now on."""
+
+    class Clock(ServerClock):
+        ahead_us = 0
+
+        def at(self, monotonic: float) -> int:
+            return super().at(monotonic) + Clock.ahead_us
+
+    def move(duration: str) -> None:
+        Clock.ahead_us += int(seconds(duration, what="later") * 1e6)
+
+    monkeypatch.setattr(server, "ServerClock", Clock)
+    return move
+
+
+@pytest.fixture
+def space(redis_url: str, later: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The namespace of a page: that of a module `shop`, where pickle finds its classes."""
+    shop = types.ModuleType("shop")
+    monkeypatch.setitem(sys.modules, "shop", shop)
+    monkeypatch.setenv("WORKERKIT_REDIS_URL", redis_url)
+    # @shared_task would put a page's tasks into every app that another test makes.
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
+    vars(shop).update(_same=same, _raises=pytest.raises, later=later)
+    return vars(shop)
+
+
+@contextmanager
+def loop(space: dict[str, Any]) -> Iterator[asyncio.Runner]:
+    """An event loop for the page, at whose end its kits are closed."""
+    with asyncio.Runner() as runner:
+        try:
+            yield runner
+        finally:
+            for kit in [each for each in space.values() if isinstance(each, WorkerKit)]:
+                runner.run(kit.aio.close())
+                kit.close()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if parts(page)], ids=lambda page: page.stem)
+def test_page(page: Path, space: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    number, printed, run = 0, "", ""
+    with loop(space) as runner:
+        for part in parts(page):
+            if part.kind == "text":
+                assert _VARIES.sub("N", printed).split() == _VARIES.sub("N", part.text).split()
+                continue
+            code = compiled(part, page)
+            number += part.kind == "python"
+            if part.kind == "python" and (page.name, number) in NOT_RUN:
+                continue
+            coroutine = eval(code, space)
+            if inspect.iscoroutine(coroutine):
+                runner.run(coroutine)
+            printed, run = capsys.readouterr().out, run + part.text
+    assert _CLAIM.search(run), "a page that claims nothing shows nothing"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_found(page: Path) -> None:
+    found = Counter(part.kind for part in parts(page))
+    assert found["python"] == page.read_text().count("```py")
+    assert found["setup"] == page.read_text().count("<!-- setup")
+
+
+SHOWN = "\n".join(part.text for page in PAGES for part in parts(page) if part.kind == "python")
+OPTIONS = {name: each.default for name, each in inspect.signature(WorkerKit.memoize).parameters.items()}
+del OPTIONS["self"]
+VERBS = [name for name in vars(AioMemo) if not name.startswith("_")]
+CACHE_VERBS = [name for name in vars(AioCache) if not name.startswith("_")]
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """The rows of the table under a heading of the reference, by the names in their first cells."""
+    _, _, rest = REFERENCE.partition(f"\n## {heading}\n")
+    lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {name: row[1:] for row in cells for name in re.findall(r"`([\w.]+)", row[0])}
+
+
+def test_the_options_and_their_defaults() -> None:
+    shown = {inspect.Parameter.empty: "", "": '`""`', "inline": '`"inline"`'}
+    units = {"lease": humanize, "wait": humanize, "max_bytes": lambda size: f"{size // 2**20} MiB"}
+    defaults = {name: shown.get(default, f"`{default}`") for name, default in OPTIONS.items()}
+    for name in defaults.keys() & Settings.model_fields.keys():
+        assert OPTIONS[name] is None
+        defaults[name] = f"`workerkit_{name}`: {units.get(name, str)(Settings.model_fields[name].default)}"
+    assert {name: cells[-1] for name, cells in table("Options").items()} == defaults
+
+
+def test_everything_has_its_row() -> None:
+    assert set(table("The handle")) == {*VERBS, "current", "aio"}
+    assert set(table("kit.cache")) == set(CACHE_VERBS)
+    assert set(table("CacheStats")) == {*CacheStats._fields, "calls", "hit_rate"}
+    assert set(table("Explanation")) == {field.name for field in fields(Explanation)}
+    assert set(table("memo.current")) == {name for name in dir(Computation) if not name.startswith("_")} - INSIDE
+    assert set(table("Entry: where a value came from")) == set(get_args(Source))
+    names = {each.name for each in events.Event.__subclasses__()}
+    assert set(table("Events")) == {name for name in names if name.startswith(("cache.", "store.", "back"))} - {
+        "store.guard"
+    }
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_shown(name: str) -> None:
+    written = r'"' if name == "ttl" else rf".*\b{name}="
+    assert re.search(rf"@kit\.memoize\({written}", SHOWN)
+
+
+@pytest.mark.parametrize("verb", [*[f"memo.{name}" for name in VERBS], *[f"kit.cache.{name}" for name in CACHE_VERBS]])
+def test_every_verb_is_shown(verb: str) -> None:
+    assert f"{verb}(" in SHOWN
+    handle, _, name = verb.rpartition(".")
+    assert verb == "memo.key" or f"{handle}.aio.{name}(" in SHOWN
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
+def test_links_lead_somewhere(text: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)#?([^)]*)\)", text.read_text()):
+        found = (text.parent / target).resolve() if target else text
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), f"{target}#{anchor}"
+
+
+def anchors(text: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = {(INDEX.parent / target).resolve() for target in re.findall(r"\]\(([^)#]+)", INDEX.read_text())}
+    assert {page for page in PAGES if page != INDEX} <= linked
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ("1 + 1  # -> 3", AssertionError),
+        ("1 + 1  # -> 2.0", AssertionError),
+        ("int('1')  # raises ValueError", pytest.fail.Exception),
+        ("int('x')", ValueError),
+    ],
+)
+def test_a_wrong_claim_is_found(wrong: str, error: type[BaseException]) -> None:
+    code = compiled(Part("python", wrong, 3), Path("page.md"))
+    with pytest.raises(error) as caught:
+        eval(code, {"_same": same, "_raises": pytest.raises})
+    assert any(str(entry.path) == "page.md" and entry.lineno == 3 for entry in caught.traceback)
