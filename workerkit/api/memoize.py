@@ -158,6 +158,7 @@ def _aio_wrapper(function: Function[Any]) -> Any:
         slot = local.find_key(key.value, own, kwargs)
         if slot is not None:
             return tier.served(slot)
+        here.listener.start()
         generation = local.generation
         value, entry = await read(key, tags, args, kwargs)
         if entry is not None:

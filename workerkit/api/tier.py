@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from workerkit.api.engine import Engine
 from workerkit.cache.fetch import Fetcher
+from workerkit.cache.ledger import Ledger
 from workerkit.cache.local import L1, Local, Slot
 from workerkit.core.envelope import Envelope
 from workerkit.io.aiolistener import AioListener, PerLoop
@@ -81,10 +83,14 @@ class Tier:
 
     def served(self, slot: Slot) -> Any:
         """The value of an entry, counted."""
-        ledger = self._fetcher().ledger
+        ledger = self._ledger
         ledger.l1 += 1
         ledger.saved_us += slot.cost_us
-        return slot.get()
+        return slot.value if slot.load is None else slot.load(slot.value)
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        return self._fetcher().ledger
 
     def drop(self, key: str) -> None:
         """Forget an entry, or what is under a tag's marker, without waiting to be told."""
