@@ -54,7 +54,7 @@ def test_a_cheap_or_a_young_entry_is_not_refreshed_early() -> None:
 def test_whoever_is_not_near_is_never_due(early: float, at: int, cost: float, drawn: float) -> None:
     windows = Windows(early=early, draw=lambda: min(drawn, 1 - 1e-16))
     made = entry(cost=cost)
-    assert windows.near(made, at) or not windows.due(made, at)
+    assert made.soft_us - at < windows.reach * made.cost_us or not windows.due(made, at)
 
 
 def test_xfetch_refreshes_as_its_authors_say() -> None:

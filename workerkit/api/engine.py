@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -124,7 +123,7 @@ class Engine:
 
     def now_us(self) -> int:
         """The cache store's time, in microseconds since 1970; never ahead of it."""
-        return self._clock.at(time.monotonic())
+        return self._clock.now_us()
 
     @cached_property
     def _clock(self) -> ServerClock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 from workerkit.cache.ledger import Index, Ledger
 from workerkit.core.flow import Batch, Flow
@@ -21,16 +22,21 @@ class Flusher:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ledgers: list[Ledger] = []
-        self._pid = 0
+        self.running = False  # in this process
         self._loop: asyncio.AbstractEventLoop | None = None
+        forked = WeakMethod(self._forked)
+        os.register_at_fork(after_in_child=lambda: (act := forked()) and act())
+
+    def _forked(self) -> None:
+        self.running = False  # no thread of the parent lives on
 
     def add(self, ledger: Ledger) -> None:
         self._ledgers.append(ledger)
 
-    def started(self) -> None:
+    def start(self) -> None:
         """See to it that a thread of this process flushes."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
+        if not self.running:
+            self.running = True
             self._engine.ticker.every(INTERVAL, "counts", self.flush)
 
     def aio_started(self) -> None:

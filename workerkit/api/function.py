@@ -112,12 +112,16 @@ class Function(Generic[V]):
         return self.options.lease or self.engine.settings.lease
 
     @cached_property
-    def place(self) -> Callable[[Arguments, Named], Place]:
-        """The keys of the entry of one call, and the tags that its arguments give, by its arguments."""
+    def locate(self) -> Callable[[Arguments, Named], Place]:
+        """Where the result of one call is, by its arguments."""
         own_code = any(map(callable, (self.options.key, *self.options.tags)))  # which may depend on more than these
-        return self._place if own_code else Places(self._place)
+        return self._locate if own_code else Places(self._locate)
 
-    def _place(self, args: Arguments, kwargs: Named) -> Place:
+    def _locate(self, args: Arguments, kwargs: Named) -> Place:
+        key, tags = self.place(args, kwargs)
+        return Place(key, tags, self.fetcher.entries.get(key, tags))
+
+    def place(self, args: Arguments, kwargs: Named) -> tuple[EntryKey, tuple[str, ...]]:
         """The keys of the entry of one call, and the tags that its arguments give.
 
         Raises EncodingError for an argument that cannot be encoded, TypeError for a call that does not fit.

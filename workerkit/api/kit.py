@@ -122,8 +122,8 @@ class WorkerKit:
 
         `ttl` is how long a result is fresh: seconds, text such as "10m", or a function of the result (None: keep not
         this one). For `stale` longer the old value is served while one caller computes anew: that caller itself, or
-        with `refresh="queue"` a worker. For `stale_if_error` after its ttl it is served when computing anew fails.
-        `negative` remembers failures: `{NotFound: "30s"}`.
+        with `refresh="queue"` a worker (unless a message would change the arguments). For `stale_if_error` after its
+        ttl it is served when computing anew fails. `negative` remembers failures: `{NotFound: "30s"}`.
 
         `key` (a template such as "{account}", or a function of the arguments) says which calls have the same result,
         `ignore` names arguments that make no difference. `kit.cache.invalidate(tag=...)` forgets what is under one of

@@ -127,10 +127,11 @@ class Memo(Generic[P, V]):
     ) -> AsyncResult[V]:
         """As the task's own `apply_async`, but a fresh hit needs no message.
 
-        With canvas options (`link`, `link_error`, `chord`, `group_id`, `chain`), with an `eta` or `countdown` and in
-        eager mode a message is always sent; also when Redis cannot be used, or what is cached is stale.
+        With canvas options (`link`, `link_error`, `chord`, `group_id`, `chain`), with an `eta` or `countdown`, for a
+        task with `@kit.job` and in eager mode a message is always sent; also when Redis cannot be used, or what is
+        cached is stale. What is looked up is the call that the worker would make: JSON makes a list of a tuple.
         """
-        self.engine.flusher.started()
+        self.engine.flusher.start()
         result: AsyncResult[V] = self.engine.runner.run(self.publishing(args, kwargs, options, Invoke))
         return result
 

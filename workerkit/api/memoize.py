@@ -13,8 +13,8 @@ from workerkit.api.engine import Engine
 from workerkit.api.function import Function
 from workerkit.api.memo import Memo
 from workerkit.api.options import Options
+from workerkit.api.places import Place
 from workerkit.cache.computation import MISSING
-from workerkit.cache.entries import EntryKey
 from workerkit.core.envelope import Envelope
 from workerkit.errors import StoreError
 
@@ -66,20 +66,23 @@ def memoize(engine: Engine, options: Options) -> Memoize:
 
 def _reader(function: Function[Any]) -> Callable[..., Any]:
     """How one call is answered from Redis: the value, and the entry that it is a fresh hit of."""
-    engine = function.engine
+    engine, flusher = function.engine, function.engine.flusher
 
-    def read(key: EntryKey, tags: tuple[str, ...], args: Any, kwargs: Any) -> tuple[Any, Envelope | None]:
+    def read(place: Place, args: Any, kwargs: Any) -> tuple[Any, Envelope | None]:
         fetcher = function.fetcher
-        engine.flusher.started()
+        if not flusher.running:
+            flusher.start()
         try:
-            found = engine.runner.call(fetcher.entries.get(key, tags))
+            found = engine.runner.call(place.read)
         except StoreError as error:
-            work = function.work_at(key, tags, args, kwargs, aio=False)
+            work = function.work_at(place.key, place.tags, args, kwargs, aio=False)
             return engine.runner.run(fetcher.unread(work, error)).value, None
         value = fetcher.hit(found)
         if value is not MISSING:
             return value, found.envelope
-        answer = engine.runner.run(fetcher.fetch(function.work_at(key, tags, args, kwargs, aio=False), found))
+        answer = engine.runner.run(
+            fetcher.fetch(function.work_at(place.key, place.tags, args, kwargs, aio=False), found)
+        )
         return answer.value, answer.envelope if answer.source == "hit" else None
 
     return read
@@ -89,8 +92,7 @@ def _sync_wrapper(function: Function[Any]) -> Any:
     tier, read = function.tier, _reader(function)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        key, tags = function.place(args, kwargs)
-        return read(key, tags, args, kwargs)[0]
+        return read(function.locate(args, kwargs), args, kwargs)[0]
 
     if tier is None:
         return wrapper
@@ -101,15 +103,15 @@ def _sync_wrapper(function: Function[Any]) -> Any:
         slot = local.find(own, kwargs)
         if slot is not None:
             return tier.served(slot)
-        key, tags = function.place(args, kwargs)
-        slot = local.find_key(key.value, own, kwargs)
+        place = function.locate(args, kwargs)
+        slot = local.find_key(place.key.value, own, kwargs)
         if slot is not None:
             return tier.served(slot)
         tier.listen()
         generation = local.generation
-        value, entry = read(key, tags, args, kwargs)
+        value, entry = read(place, args, kwargs)
         if entry is not None:
-            tier.keep(local, generation, key.value, own, kwargs, entry, value)
+            tier.keep(local, generation, place.key.value, own, kwargs, entry, value)
         return value
 
     return keeping
@@ -119,18 +121,19 @@ def _aio_reader(function: Function[Any]) -> Callable[..., Any]:
     """How one call is answered from Redis: the value, and the entry that it is a fresh hit of."""
     engine = function.engine
 
-    async def read(key: EntryKey, tags: tuple[str, ...], args: Any, kwargs: Any) -> tuple[Any, Envelope | None]:
+    async def read(place: Place, args: Any, kwargs: Any) -> tuple[Any, Envelope | None]:
         fetcher, runner = function.fetcher, engine.aio_runner
         engine.flusher.aio_started()
         try:
-            found = await runner.call(fetcher.entries.get(key, tags))
+            found = await runner.call(place.read)
         except StoreError as error:
-            work = function.work_at(key, tags, args, kwargs, aio=True)
+            work = function.work_at(place.key, place.tags, args, kwargs, aio=True)
             return (await runner.run(fetcher.unread(work, error))).value, None
         value = fetcher.hit(found)
         if value is not MISSING:
             return value, found.envelope
-        answer = await runner.run(fetcher.fetch(function.work_at(key, tags, args, kwargs, aio=True), found))
+        work = function.work_at(place.key, place.tags, args, kwargs, aio=True)
+        answer = await runner.run(fetcher.fetch(work, found))
         return answer.value, answer.envelope if answer.source == "hit" else None
 
     return read
@@ -140,8 +143,7 @@ def _aio_wrapper(function: Function[Any]) -> Any:
     tier, read = function.tier, _aio_reader(function)
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        key, tags = function.place(args, kwargs)
-        return (await read(key, tags, args, kwargs))[0]
+        return (await read(function.locate(args, kwargs), args, kwargs))[0]
 
     if tier is None:
         return wrapper
@@ -154,15 +156,15 @@ def _aio_wrapper(function: Function[Any]) -> Any:
         slot = local.find(own, kwargs)
         if slot is not None:
             return tier.served(slot)
-        key, tags = function.place(args, kwargs)
-        slot = local.find_key(key.value, own, kwargs)
+        place = function.locate(args, kwargs)
+        slot = local.find_key(place.key.value, own, kwargs)
         if slot is not None:
             return tier.served(slot)
         here.listener.start()
         generation = local.generation
-        value, entry = await read(key, tags, args, kwargs)
+        value, entry = await read(place, args, kwargs)
         if entry is not None:
-            tier.keep(local, generation, key.value, own, kwargs, entry, value)
+            tier.keep(local, generation, place.key.value, own, kwargs, entry, value)
         return value
 
     return keeping

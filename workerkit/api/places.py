@@ -5,11 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import NoneType
-from typing import Any
+from typing import Any, NamedTuple
 
-from workerkit.cache.entries import EntryKey
+from workerkit.cache.entries import EntryKey, Found
+from workerkit.core.call import Call
 
-Place = tuple[EntryKey, tuple[str, ...]]
+
+class Place(NamedTuple):
+    """Where the result of one call is: its keys, the tags that the arguments give, and the Call that reads it."""
+
+    key: EntryKey
+    tags: tuple[str, ...]
+    read: Call[Found]
+
+
 # Equal values of the same one of these types make the same call.
 _PLAIN = frozenset({str, int, bool, bytes, NoneType})
 _MOST = 2048

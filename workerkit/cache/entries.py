@@ -6,11 +6,12 @@ A lease lives beside its value, in the same slot, because one script must see bo
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from workerkit.cache.tags import Tags, Versions, versions
 from workerkit.core.call import Call
-from workerkit.core.envelope import Envelope, pack, unpack
+from workerkit.core.envelope import Envelope, pack, unpacker
 from workerkit.core.lua import Script
 
 _CLAIM = Script("workerkit.cache", "claim")
@@ -70,11 +71,12 @@ class Entries:
 
     def get(self, key: EntryKey, tags: tuple[str, ...] = ()) -> Call[Found]:
         """Read an entry, and the versions of its tags in the same moment."""
+        read = self._reader(key)
         if not tags:
-            return Call("cache.get", "cache", lambda data: self.found(key, data), args=("GET", key.value))
+            return Call("cache.get", "cache", read, args=("GET", key.value))
 
         def parse(reply: Any) -> Found:
-            return self.found(key, reply[0])._replace(tags=versions(tags, reply[1:]))
+            return read(reply[0])._replace(tags=versions(tags, reply[1:]))
 
         markers = [self.tags.key(part) for part in tags]
         return Call("cache.get", "cache", parse, args=("MGET", key.value, *markers))
@@ -123,12 +125,21 @@ class Entries:
         return pack(envelope, key=key.value, secret=self._secret, max_bytes=self._max_bytes)
 
     def found(self, key: EntryKey, data: bytes | None) -> Found:
-        if data is None:
-            return NOTHING
-        envelope = unpack(data, key=key.value, secret=self._secret, max_bytes=self._max_bytes)
-        if envelope is not None and envelope.flags & ~FAILURE:
-            envelope = None  # it means something that this version knows nothing of
-        return Found(envelope, True, data[7:15])
+        return self._reader(key)(data)
+
+    def _reader(self, key: EntryKey) -> Callable[[bytes | None], Found]:
+        unpack = unpacker(key.value, secret=self._secret, max_bytes=self._max_bytes)
+
+        def read(data: bytes | None) -> Found:
+            if data is None:
+                return NOTHING
+            envelope = unpack(data)
+            if envelope is not None and envelope.flags & ~FAILURE:
+                envelope = None  # it means something that this version knows nothing of
+            # As Found(...) does it, without the frame of the __new__ that a NamedTuple has.
+            return tuple.__new__(Found, (envelope, True, data[7:15], ()))
+
+        return read
 
 
 def envelope(

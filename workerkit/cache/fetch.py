@@ -44,6 +44,7 @@ class Fetcher(Generic[V]):
         self.ledger = policy.ledger
         self.now_us = policy.now_us
         self._windows = policy.windows
+        self._reach = policy.windows.reach
         self._codec_id, self._load = policy.codec.id, policy.codec.load
 
     def hit(self, found: Found) -> Any:
@@ -58,7 +59,9 @@ class Fetcher(Generic[V]):
                 self.policy.trouble("an entry could not be read")
             return MISSING
         now_us = self.now_us()
-        if now_us >= entry.soft_us or entry.flags or entry.tags != found.tags or self._windows.near(entry, now_us):
+        # Near its end, that is within reach of an early refresh, or past it.
+        near = entry.soft_us - now_us <= self._reach * entry.cost_us
+        if near or entry.flags or entry.tags != found.tags:
             return MISSING
         try:
             if entry.codec != self._codec_id:

@@ -30,9 +30,10 @@ class Windows:
         """Seconds for which an entry is kept when it is fresh no more."""
         return max(self.stale, self.on_error)
 
-    def near(self, entry: Envelope, now_us: int) -> bool:
-        """Whether it is worth asking `due`: beyond this reach the chance is below e^-40."""
-        return entry.soft_us - now_us < 40 * self.early * entry.cost_us
+    @property
+    def reach(self) -> float:
+        """How many times its cost before its end an entry may be due: farther off the chance is below e^-40."""
+        return 40 * self.early
 
     def due(self, entry: Envelope, now_us: int) -> bool:
         """Whether this reader should refresh a fresh entry.

@@ -52,9 +52,9 @@ class Codec:
 
     def load(self, data: bytes) -> Any:
         """Read a value of the annotated type; `CodecError` when the bytes do not fit it."""
-        adapter = self._adapter
+        validate = self._validate
         try:
-            return adapter.validate_json(data, by_alias=False, by_name=True)  # no step more: each hit pays for it
+            return validate(data, by_alias=False, by_name=True)
         except FAILURES as error:
             # From None: pydantic's message quotes the input, which may be secret.
             raise CodecError(f"stored bytes are no {self._name} ({type(error).__name__})") from None
@@ -76,8 +76,12 @@ class Codec:
         return adapter.dump_json(value, by_alias=False, round_trip=True, warnings=False)
 
     def _read(self, adapter: TypeAdapter[Any], data: bytes) -> Any:
+        return self._validate(data, by_alias=False, by_name=True)
+
+    @cached_property
+    def _validate(self) -> Any:
         # The validator itself: its adapter's method is a Python function that passes on seven arguments.
-        return adapter.validator.validate_json(data, by_alias=False, by_name=True)
+        return self._adapter.validator.validate_json
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:

@@ -2,6 +2,7 @@
 
     magic 2 | version 1 | codec 1 | flags 2 | wire 1 | entry id 8 | created, soft, hard, cost 8 each | tags 2
     then per tag: length 2, name, version 8 | body (zstd when `wire` says so) | checksum 8, or MAC 16 with a secret
+    (the checksum is the CRC-32 of ISO 3309 and the length; the MAC is keyed BLAKE2b, RFC 7693)
 
 Integers are big-endian. Whether there is a MAC is the reader's configuration, never the data's word.
 """
@@ -9,8 +10,10 @@ Integers are big-endian. Whether there is a MAC is the reader's configuration, n
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from hmac import compare_digest
 from typing import NamedTuple
+from zlib import crc32
 
 from workerkit.core.encoding import hash_for
 from workerkit.errors import CodecError
@@ -19,6 +22,8 @@ MAX_BYTES = 64 << 20
 COMPRESS_FROM = 1024
 
 _HEAD = struct.Struct(">2sBBHB8sQQQQH")
+_SUM = struct.Struct(">II")
+_MAC_SIZE = 16
 _LENGTH = struct.Struct(">H")
 _TAG_VERSION = struct.Struct(">Q")
 _MAGIC, _FORMAT = b"wk", 1
@@ -66,27 +71,40 @@ def pack(
 
 def unpack(data: bytes, *, key: str, secret: bytes | None = None, max_bytes: int = MAX_BYTES) -> Envelope | None:
     """What was packed under this key and secret, or None for any other bytes: corrupt, cut, moved, foreign, too big."""
-    end = len(data) - (8 if secret is None else 16)
-    if end < _HEAD.size or not compare_digest(data[end:], _checksum(data[:end], key, secret)):
-        return None
-    magic, version, codec, flags, wire, entry_id, created, soft, hard, cost, count = _HEAD.unpack_from(data)
-    if magic != _MAGIC or version != _FORMAT or wire > _ZSTD:
-        return None
-    tags: tuple[tuple[str, int], ...] = ()
-    at = _HEAD.size
-    if count:
-        # Without a secret anyone can make a valid checksum, so the tag block is still read with care.
-        try:
-            tags, at = _read_tags(data, at, count)
-        except (struct.error, UnicodeDecodeError):
+    return unpacker(key, secret=secret, max_bytes=max_bytes)(data)
+
+
+def unpacker(
+    key: str, *, secret: bytes | None = None, max_bytes: int = MAX_BYTES
+) -> Callable[[bytes], Envelope | None]:
+    """`unpack` for one key: what depends on that alone is worked out once."""
+    check = _checker(key, secret)
+    size = _SUM.size if secret is None else _MAC_SIZE
+
+    def unpack_one(data: bytes) -> Envelope | None:
+        end = len(data) - size
+        if end < _HEAD.size or not compare_digest(data[end:], check(data[:end])):
             return None
-        if at > end:
+        magic, version, codec, flags, wire, entry_id, created, soft, hard, cost, count = _HEAD.unpack_from(data)
+        if magic != _MAGIC or version != _FORMAT or wire > _ZSTD:
             return None
-    body = _inflate(data[at:end], max_bytes) if wire else data[at:end]
-    if body is None or len(body) > max_bytes:
-        return None
-    # As Envelope(...) does it, without the frame of the __new__ that a NamedTuple has.
-    return tuple.__new__(Envelope, (entry_id, created, soft, hard, cost, tags, codec, flags, body))
+        tags: tuple[tuple[str, int], ...] = ()
+        at = _HEAD.size
+        if count:
+            # Without a secret anyone can make a valid checksum, so the tag block is still read with care.
+            try:
+                tags, at = _read_tags(data, at, count)
+            except (struct.error, UnicodeDecodeError):
+                return None
+            if at > end:
+                return None
+        body = _inflate(data[at:end], max_bytes) if wire else data[at:end]
+        if body is None or len(body) > max_bytes:
+            return None
+        # As Envelope(...) does it, without the frame of the __new__ that a NamedTuple has.
+        return tuple.__new__(Envelope, (entry_id, created, soft, hard, cost, tags, codec, flags, body))
+
+    return unpack_one
 
 
 def _head(envelope: Envelope, wire: int) -> list[bytes]:
@@ -117,10 +135,24 @@ def _read_tags(data: bytes, at: int, count: int) -> tuple[tuple[tuple[str, int],
 
 
 def _checksum(data: bytes, key: str, secret: bytes | None) -> bytes:
-    state = hash_for(_PERSON, 8 if secret is None else 16, secret).copy()
-    state.update(f"{len(key)}:{key}".encode("utf-8", "surrogatepass"))
-    state.update(data)
-    return state.digest()
+    return _checker(key, secret)(data)
+
+
+def _checker(key: str, secret: bytes | None) -> Callable[[bytes], bytes]:
+    name = f"{len(key)}:{key}".encode("utf-8", "surrogatepass")
+    if secret is None:
+        seed = crc32(name)
+        # Against accidents only, so what finds these will do: a hash costs as much as the rest of `unpack`.
+        return lambda data: _SUM.pack(crc32(data, seed), len(data))
+    begun = hash_for(_PERSON, _MAC_SIZE, secret).copy()
+    begun.update(name)
+
+    def mac(data: bytes) -> bytes:
+        state = begun.copy()
+        state.update(data)
+        return state.digest()
+
+    return mac
 
 
 def _deflate(body: bytes, level: int) -> bytes:

@@ -24,7 +24,7 @@ async def execute(calls: tuple[Call[Any], ...], pool: AioPool, now: float, deadl
     server = pool.server
     if not server.is_well(now):
         server.admit(now)
-    elif len(calls) == 1:
+    elif len(calls) == 1 and not (server.evicts and calls[0].store == "guard"):
         met = await _use(pool, _ask, words(calls[0], server, deadline), deadline)
         if not isinstance(met, Exception):
             return [calls[0].parse(met)]

@@ -58,7 +58,8 @@ class AioLink(asyncio.Protocol):
 
     def hung_up(self) -> bool:
         """Whether the server closed this idle connection, or sent what nobody asked for."""
-        # The socket itself is asked too: the loop may not have had a turn since.
+        # The socket is asked because the loop may not have had a turn since, and not it alone: once it is closed, its
+        # number may be another's.
         return self._lost is not None or bool(self._replies) or bool(self._poll.poll(0))
 
     async def ask(self, command: tuple[Word, ...], deadline: float) -> Any:

@@ -43,9 +43,7 @@ class Wire:
 
 
 def words(call: Call[Any], server: Server, deadline: float) -> tuple[Word, ...]:
-    """As `Wire.commands`, for a first attempt of one Call, by what the latest handshake told."""
-    if server.evicts:
-        server.check((call,))
+    """As `Wire.commands`, for one Call that nothing speaks against: without a list, before there is a connection."""
     return call.args if call.script is None else call.words(server.clock.at(deadline))
 
 
