@@ -7,7 +7,9 @@ import gc
 import threading
 import time
 
-from tests.rig import Rig, at_once, command, get
+import pytest
+
+from tests.rig import Rig, aio_until, at_once, command, get
 from workerkit.io.pool import Pool
 from workerkit.io.server import PoolOptions
 
@@ -197,3 +199,37 @@ def test_the_async_pool_never_passes_its_maximum(fresh_server):
         return named(fresh_server), rig.aio.pools["cache"].in_use
 
     assert asyncio.run(story()) == (4, 0)
+
+
+@pytest.mark.parametrize("looked", [False, True], ids=["before the loop looked", "after it did"])
+@pytest.mark.parametrize("spoiled", ["killed", "a reply that nobody asked for"])
+def test_an_async_connection_that_is_not_fit_is_known_at_once(fresh_server, spoiled, looked):
+    rig = Rig(fresh_server.url)
+
+    async def story():
+        pool = rig.aio.pools["cache"]
+        link = await pool.take(soon())
+        assert not link.hung_up()
+        if spoiled == "killed":
+            fresh_server.cli("CLIENT", "KILL", "TYPE", "normal")
+        else:
+            link._transport.write(b"PING\r\n")
+        link._poll.poll(5000)
+        if looked:
+            await aio_until(lambda: not link._poll.poll(0) or link._lost)
+        assert link.hung_up()
+        pool.give(link)
+        assert await rig.aio.call(command("ECHO", "mine")) == b"mine"
+
+    asyncio.run(story())
+
+
+def test_no_alarm_outlives_its_call(redis_url):
+    rig = Rig(redis_url, timeout=60.0)
+
+    async def story():
+        for _ in range(3):
+            await rig.aio.call(get("key"))
+        return [alarm for alarm in asyncio.get_running_loop()._scheduled if not alarm.cancelled()]
+
+    assert asyncio.run(story()) == []

@@ -26,7 +26,7 @@ from workerkit.cache.windows import Windows
 from workerkit.core.binding import Binder
 from workerkit.core.call import Call
 from workerkit.core.codec import Codec as JsonCodec
-from workerkit.core.encoding import digest, encode_arguments
+from workerkit.core.encoding import digest
 from workerkit.core.events import BackgroundTrouble, CacheTrouble, RefreshFailed
 from workerkit.core.flow import Flow, Invoke
 from workerkit.core.keys import Keys, escape
@@ -129,12 +129,17 @@ class Function(Generic[V]):
         binder = self._binder
         if self.takes_self and (own := self.own(args)) is not args:
             binder, args = self._bound_binder, own
-        bound = binder(args, kwargs)
         template = self._template
-        data = encode_arguments(bound.items()) if template is None else template(bound).encode("utf-8", "surrogatepass")
+        if template is None:
+            data = binder.encode(*args, **kwargs)
+        else:
+            data = template(binder(args, kwargs)).encode("utf-8", "surrogatepass")
         part, keys = digest(data, self.engine.secret), self._keys
         key = EntryKey(keys.key(self.name, part, "v"), keys.key(self.name, part, "l"))
-        return key, tuple([self.engine.tags.part(tag(bound)) for tag in self._tags]) if self._tags else ()
+        if not self._tags:
+            return key, ()
+        bound = binder(args, kwargs)
+        return key, tuple([self.engine.tags.part(tag(bound)) for tag in self._tags])
 
     @cached_property
     def _bound_binder(self) -> Binder:
