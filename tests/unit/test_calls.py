@@ -47,7 +47,8 @@ class Model:
         self.path.append("drop free")
 
     def ask(self, command, deadline):
-        self.asked.append(command[0])
+        # One that is packed begins "*2\r\n$3\r\nGET\r\n".
+        self.asked.append(command.split(b"\r\n")[2].decode() if isinstance(command, bytes) else command[0])
         answer = self.answers.pop(0)
         if isinstance(answer, (Lost, KeyboardInterrupt)):
             raise answer

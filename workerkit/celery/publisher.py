@@ -14,12 +14,14 @@ from kombu.exceptions import EncodeError
 from kombu.serialization import dumps, loads
 from pydantic import BaseModel
 
+from workerkit.celery.bounded import Bounded
 from workerkit.errors import DefinitionError
 
 Arguments = tuple[Any, ...]
 Named = dict[str, Any]
 
 REFRESH = "workerkit_refresh"
+PATIENCE = 1.0  # seconds for a message that would spare its sender a computation
 # Once more at once, for a connection that died unnoticed: somebody who could have his old value already is waiting.
 _BRIEF = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 # With these somebody else waits for the message itself, or it should not run now.
@@ -35,6 +37,7 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._tasks: dict[Callable[..., Any], Any] = {}
+        self._bounded = Bounded(PATIENCE)
 
     def task(self, wrapper: Callable[..., Any]) -> Any:
         """The task whose function is `wrapper`. Raises DefinitionError when there is none."""
@@ -68,7 +71,10 @@ class Publisher:
         return tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True))
 
     def refresh(self, wrapper: Callable[..., Any], args: Arguments, kwargs: Named, seen: bytes) -> None:
-        """Send the task's own message, marked as one that replaces the cached entry `seen`."""
+        """Send the task's own message, marked as one that replaces the cached entry `seen`.
+
+        Raises kombu's OperationalError for a broker that is down, TimeoutError for one that is silent.
+        """
         own = args[1:] if args and isinstance(args[0], Task) else args
         options = {
             "headers": {REFRESH: seen.hex()},
@@ -77,7 +83,10 @@ class Publisher:
             "ignore_result": True,
             "add_to_parent": False,
         }
-        self.send(wrapper, own, kwargs, options)
+        if self._app.conf.task_always_eager:  # that is no sending, but the computation itself
+            self.send(wrapper, own, kwargs, options)
+        else:
+            self._bounded.run(lambda: self.send(wrapper, own, kwargs, options))
 
     def may_answer(self, wrapper: Callable[..., Any], options: Mapping[str, Any]) -> bool:
         """Whether the message may be left out. RPC results go to whoever sent the message, so there must be one."""

@@ -29,7 +29,7 @@ class Call(Generic[T]):
     includes `not_after` is such a Call, and also refuses to run after the caller has given up.
     """
 
-    __slots__ = ("args", "keys", "name", "once", "parse", "script", "store")
+    __slots__ = ("args", "keys", "name", "once", "packed", "parse", "script", "store")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Call(Generic[T]):
         self.keys = keys
         self.args = args
         self.once = once if script is None else script.once
+        self.packed: bytes | None = None  # a plain command as it is sent; a runner's, for a Call that is sent again
 
     def words(self, not_after_us: int, *, whole: bool = False) -> tuple[Word, ...]:
         """The command as words. `whole` sends the script's source instead of its digest (after NOSCRIPT)."""

@@ -8,10 +8,10 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from workerkit.core.call import Call, Word
+from workerkit.core.call import Call
 from workerkit.io.aiolink import AioLink
 from workerkit.io.aiopool import AioPool
-from workerkit.io.attempts import Wire, attempts, words
+from workerkit.io.attempts import Wire, attempts, packed
 from workerkit.io.link import Lost
 from workerkit.io.server import Server
 
@@ -25,7 +25,7 @@ async def execute(calls: tuple[Call[Any], ...], pool: AioPool, now: float, deadl
     if not server.is_well(now):
         server.admit(now)
     elif len(calls) == 1 and not (server.evicts and calls[0].store == "guard"):
-        met = await _use(pool, _ask, words(calls[0], server, deadline), deadline)
+        met = await _use(pool, _ask, packed(calls[0], server, deadline), deadline)
         if not isinstance(met, Exception):
             return [calls[0].parse(met)]
         if not isinstance(met, Lost):
@@ -73,7 +73,7 @@ async def _use(pool: AioPool, talk: _Talk, what: Any, deadline: float) -> Any:
     return answer
 
 
-async def _ask(link: AioLink, command: tuple[Word, ...], deadline: float) -> Any:
+async def _ask(link: AioLink, command: bytes, deadline: float) -> Any:
     return await link.ask(command, deadline)
 
 

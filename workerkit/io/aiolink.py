@@ -62,9 +62,9 @@ class AioLink(asyncio.Protocol):
         # number may be another's.
         return self._lost is not None or bool(self._replies) or bool(self._poll.poll(0))
 
-    async def ask(self, command: tuple[Word, ...], deadline: float) -> Any:
-        """As `exchange`, of one command."""
-        return (await self.exchange((command,), deadline))[0]
+    async def ask(self, command: bytes, deadline: float) -> Any:
+        """As `exchange`, of one packed command."""
+        return (await self._talk(command, 1, deadline))[0]
 
     async def exchange(self, commands: Iterable[tuple[Word, ...]], deadline: float) -> list[Any]:
         """Send the commands in one write and read a reply for each; error replies are values.
@@ -72,14 +72,17 @@ class AioLink(asyncio.Protocol):
         Raises Lost when the connection broke or the deadline passed.
         """
         packed = [pack(command) for command in commands]
+        return await self._talk(b"".join(packed), len(packed), deadline)
+
+    async def _talk(self, data: bytes, replies: int, deadline: float) -> list[Any]:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting = waiting
-        self._wanted = len(packed)
+        self._wanted = replies
         if self._lost is not None:
             self._end(self._lost)
         else:
-            self._transport.write(b"".join(packed))
+            self._transport.write(data)
         alarm = loop.call_later(deadline - time.monotonic(), self._end, TimeoutError())
         try:
             return await waiting

@@ -16,7 +16,7 @@ from redis import exceptions as replies
 
 from workerkit.core.call import Call, Word
 from workerkit.errors import OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
-from workerkit.io.link import Lost, NotYet, passes
+from workerkit.io.link import Lost, NotYet, pack, passes
 from workerkit.io.server import Server
 
 FIRST_PAUSE = 0.002
@@ -42,9 +42,13 @@ class Wire:
         return [call.words(not_after, whole=whole) for call, whole in zip(self.calls, self.whole, strict=True)]
 
 
-def words(call: Call[Any], server: Server, deadline: float) -> tuple[Word, ...]:
-    """As `Wire.commands`, for one Call that nothing speaks against: without a list, before there is a connection."""
-    return call.args if call.script is None else call.words(server.clock.at(deadline))
+def packed(call: Call[Any], server: Server, deadline: float) -> bytes:
+    """As `Wire.commands`, for one Call that nothing speaks against: before there is a connection, and ready to send."""
+    if call.script is not None:
+        return pack(call.words(server.clock.at(deadline)))
+    if call.packed is None:
+        call.packed = pack(call.args)
+    return call.packed
 
 
 class Pause:

@@ -7,8 +7,8 @@ from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
-from workerkit.core.call import Call, Word
-from workerkit.io.attempts import Wire, attempts, words
+from workerkit.core.call import Call
+from workerkit.io.attempts import Wire, attempts, packed
 from workerkit.io.link import Link, Lost
 from workerkit.io.pool import Pool
 from workerkit.io.server import Server
@@ -23,7 +23,7 @@ def execute(calls: tuple[Call[Any], ...], pool: Pool, now: float, deadline: floa
     if not server.is_well(now):
         server.admit(now)
     elif len(calls) == 1 and not (server.evicts and calls[0].store == "guard"):
-        met = _use(pool, _ask, words(calls[0], server, deadline), deadline)
+        met = _use(pool, _ask, packed(calls[0], server, deadline), deadline)
         if not isinstance(met, Exception):
             return [calls[0].parse(met)]
         if not isinstance(met, Lost):
@@ -71,7 +71,7 @@ def _use(pool: Pool, talk: _Talk, what: Any, deadline: float) -> Any:
     return answer
 
 
-def _ask(link: Link, command: tuple[Word, ...], deadline: float) -> Any:
+def _ask(link: Link, command: bytes, deadline: float) -> Any:
     return link.ask(command, deadline)
 
 

@@ -178,10 +178,10 @@ class Link:
         """Whether the server closed this idle connection, or sent what nobody asked for."""
         return bool(self._poll.poll(0))
 
-    def ask(self, command: tuple[Word, ...], deadline: float) -> Any:
-        """Send one command and read its reply. As `exchange`, without the lists: most Calls are alone."""
+    def ask(self, command: bytes, deadline: float) -> Any:
+        """Send one packed command and read its reply. As `exchange`, without the lists: most Calls are alone."""
         try:
-            self._send(pack(command), deadline)
+            self._send(command, deadline)
             self._receive()
             return self._reply(deadline)
         except (OSError, redis.RedisError) as error:
