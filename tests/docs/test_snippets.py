@@ -89,6 +89,9 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         def at(self, monotonic: float) -> int:
             return super().at(monotonic) + Clock.ahead_us
 
+        def now_us(self) -> int:
+            return super().now_us() + Clock.ahead_us
+
     def move(duration: str) -> None:
         Clock.ahead_us += int(seconds(duration, what="later") * 1e6)
 

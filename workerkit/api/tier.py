@@ -76,6 +76,7 @@ class Tier:
     ) -> None:
         """Keep a fresh entry that was read after `generation` was."""
         fetcher = self._fetcher()
+        local.load = fetcher.policy.codec.load  # itself, now that it is known: each hit on it is a step less
         left = (fetcher.policy.windows.look_again_us(entry) - fetcher.now_us()) / 1e6
         tags = [self._engine.tags.key(part) for part, _ in entry.tags]
         until = time.monotonic() + left

@@ -95,7 +95,7 @@ class Local:
     ) -> None:
         self._size = options.size
         self._ttl = float("inf") if options.ttl is None else seconds(options.ttl, what="L1: ttl")
-        self._load = load
+        self.load = load
         self._by_arguments = by_arguments
         self._now = now
         self.generation = 0
@@ -151,7 +151,7 @@ class Local:
         if is_immutable(value):
             slot.value = value
         else:
-            slot.value, slot.load = entry.body, self._load
+            slot.value, slot.load = entry.body, self.load
         with self._lock:
             if not self.is_open or self._changed_since(generation, (key, *tags)):
                 return False

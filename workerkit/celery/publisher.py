@@ -81,7 +81,6 @@ class Publisher:
             "priority": self._lowest_priority,
             "retry_policy": _BRIEF,
             "ignore_result": True,
-            "add_to_parent": False,
         }
         if self._app.conf.task_always_eager:  # that is no sending, but the computation itself
             self.send(wrapper, own, kwargs, options)
