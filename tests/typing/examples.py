@@ -8,9 +8,11 @@ from celery import Celery, Task
 from celery.result import AsyncResult
 from pydantic import BaseModel
 
-from workerkit import Decision, Job, WorkerKit
+from workerkit import L1, Decision, Job, WorkerKit
 from workerkit.api.limiter import Limiter
 from workerkit.api.warmup import Warmup
+from workerkit.cache.computation import Computation, Entry
+from workerkit.cache.explain import Explanation
 from workerkit.cache.ledger import CacheStats
 from workerkit.jobs.record import JobView
 from workerkit.limits.lease import Slot
@@ -90,6 +92,32 @@ def queued(a: int) -> list[int]:
     return [a]
 
 
+@kit.task(bind=True, max_retries=3)
+@kit.memoize("1m", stale="1h", refresh="queue", negative={LookupError: "30s"})
+def bound_memo(self: Task[Any, Any], a: int) -> str:
+    return f"{self.name}{a}"
+
+
+@kit.task
+@kit.memoize("1m", l1=True)
+async def awaited_memo(a: int) -> Profile:
+    return Profile(name=str(a))
+
+
+@kit.memoize(lambda found: None if found is None else "1m", l1=L1(size=64, ttl="10s"), tags=["a:{a}", str])
+def near(a: int) -> int | None:
+    assert_type(near.memo.current, Computation[int | None])
+    assert_type(near.memo.current.stale, int | None)
+    near.memo.current.tag("a", "b")
+    near.memo.current.skip()
+    return a or None
+
+
+@kit.task(bind=True)
+async def bound_awaited(self: Task[Any, Any], a: int) -> str:
+    return f"{self.name}{a}"
+
+
 def check_functions() -> None:
     assert_type(profile(1, verbose=True), Profile)
     assert_type(profile.memo.peek(1), Profile | None)
@@ -106,11 +134,22 @@ async def check_coroutines() -> None:
     assert_type(await profile_async(1), Profile)
     assert_type(await profile_async.memo.aio.peek(1), Profile | None)
     assert_type(await profile.memo.aio.invalidate(1), bool)
+    assert_type(await profile.memo.aio.entry(1), Entry[Profile])
+    assert_type(await profile_async.memo.aio.entry(1), Entry[Profile])
+    assert_type(await profile_async.memo.aio.refresh(1), Profile | None)
+    assert_type(await profile_async.memo.aio.explain(1), Explanation)
+    assert_type(await profile_async.memo.aio.stats(), CacheStats)
+    assert_type(profile_async.memo.aio.key(1), str)
+    await profile_async.memo.aio.set(Profile(name="x"), 1)
+    assert_type(await balance.memo.aio.delay("acct"), AsyncResult[int])
+    assert_type(await awaited_memo.memo.aio.apply_async((1,), queue="low"), AsyncResult[Profile])
     assert_type(await charge_async("a"), bool)
     assert_type(await api.aio.try_acquire("k"), Decision)
     async with stripe.aio.slot("acct", wait="2s") as slot:
         assert_type(slot, Slot)
     assert_type(await kit.cache.aio.set("k", 1, ttl="1m"), bool)
+    assert_type(await kit.cache.aio.get_or_compute("k", lambda: 1, ttl="1m"), int)
+    assert_type(await kit.cache.aio.get_or_compute("k", lambda: profile_async(1), ttl="1m", stale="1h"), Profile)
     async with WorkerKit(url="redis://localhost") as other:
         assert_type(other, WorkerKit)
     assert_type(await kit.aio.ping(), float)
@@ -128,6 +167,17 @@ def check_tasks() -> None:
     assert_type(queued.memo.peek(1), list[int] | None)
     assert_type(queued.delay(1), AsyncResult[list[int]])
     assert_type(plain.apply_async((1,), countdown=5), AsyncResult[float])
+    assert_type(balance.memo.delay("acct"), AsyncResult[int])
+    assert_type(balance.memo.apply_async(("acct",), queue="low"), AsyncResult[int])
+    assert_type(balance.memo.entry("acct"), Entry[int])
+    assert_type(balance.memo.entry("acct").value, int)
+    # For mypy a memoized bound task is Any: its Task[Any, Any] makes the overloads ambiguous there.
+    assert_type(bound_memo.delay(1), AsyncResult[str])  # type: ignore[assert-type]  # as said above
+    assert_type(bound_memo.memo.delay(1), AsyncResult[str])  # type: ignore[assert-type]  # as said above
+    assert_type(bound_memo.memo.entry(a=1).value, str)  # type: ignore[assert-type]  # as said above
+    assert_type(awaited_memo(1), Profile)
+    assert_type(awaited_memo.memo.delay(1), AsyncResult[Profile])
+    assert_type(bound_awaited.delay(1), AsyncResult[str])
 
 
 def check_handles() -> None:
@@ -138,6 +188,9 @@ def check_handles() -> None:
     assert_type(kit.warmup(balance, every="5m", args=["acct_1"]), Warmup)
     assert_type(kit.jobs.get("id", Import), JobView[Import] | None)
     assert_type(kit.cache.delete("k"), bool)
+    assert_type(kit.cache.get_or_compute("k", lambda: profile(1), ttl="1m", tags=["user:1"]), Profile)
+    assert_type(near.memo.entry(1), Entry[int | None])
+    assert_type(near(1), int | None)
     assert_type(kit.ping(), float)
 
 
@@ -146,5 +199,7 @@ def check_refusals() -> None:
     profile("one")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # user_id is an int
     balance.delay(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # account is text
     plain.delay()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # a is missing
+    balance.memo.delay(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # account is text
+    near.memo.entry("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a is an int
     import_rows(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # path is text
     print(plain.memo)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # not memoized
