@@ -116,7 +116,7 @@ def blocked(call, reached, go):
     return Call(call.name, call.store, parse, script=call.script, keys=call.keys, args=call.args)
 
 
-@pytest.mark.parametrize("verb", ["store", "back_off"])
+@pytest.mark.parametrize("verb", ["store", "back_off", "release"])
 def test_between_the_last_write_and_the_end_of_a_computation(kit, other, verb):
     source, callers = Source(), Threads()
     reached, go, now = threading.Event(), threading.Event(), kit.engine.now_us
@@ -126,7 +126,7 @@ def test_between_the_last_write_and_the_end_of_a_computation(kit, other, verb):
     if verb == "back_off":
         fn(1)
         late[0] = 20_000_000
-        source.failing = True
+    source.failing = verb != "store"
     entries = fn.memo.fetcher.entries
     act = getattr(entries, verb)
     setattr(entries, verb, lambda *args: blocked(act(*args), reached, go))
@@ -138,7 +138,37 @@ def test_between_the_last_write_and_the_end_of_a_computation(kit, other, verb):
     BY["the key"](other, fn)
     after = begun(callers, kit, source, fn, 1)
     go.set()
-    assert before.result(10) == "old"
+    assert isinstance(outcome(before.result), LookupError) if verb == "release" else before.result(10) == "old"
+    assert after.result(10) == "new"
+    callers.close()
+
+
+@pytest.mark.parametrize("verb", ["claim", "get"])
+def test_what_another_process_has_stored_is_for_those_who_came_before_it_was_seen(kit, other, verb):
+    """A claim finds an entry, which is read once more when nobody can join any longer."""
+    source, callers = Source("new"), Threads()
+    reached, go = threading.Event(), threading.Event()
+    fn = callers.memoize(kit, lambda memo: source.read(), "1m")
+    same = callers.memoize(other, lambda memo: source.read(), "1m")
+    entries = fn.memo.fetcher.entries
+    claim, get = entries.claim, entries.get
+
+    def late(*args, **options):
+        entries.claim = claim
+        same.memo.set("old", 1)
+        if verb == "claim":
+            return blocked(claim(*args, **options), reached, go)
+        entries.get = lambda *args: blocked(get(*args), reached, go)
+        return claim(*args, **options)
+
+    entries.claim = late
+    before = callers.start(fn, 1)
+    assert reached.wait(10)
+    entries.get = get
+    BY["the key"](other, fn)
+    after = begun(callers, kit, source, fn, 1)
+    go.set()
+    before.result(10)
     assert after.result(10) == "new"
     callers.close()
 
@@ -160,3 +190,62 @@ def test_waiting_in_vain_for_another_process(kit, other):
     assert before.result(10) == "old"
     assert after.result(10) == "new"
     callers.close()
+
+
+def test_who_fails_after_an_invalidation_leaves_the_next_leaders_lease_alone(kit, other):
+    callers, late, now = Threads(), [0], kit.engine.now_us
+    kit.engine.now_us = lambda: now() + late[0]
+    source, theirs = Source(), Source("new")
+    fn = callers.memoize(kit, lambda memo: source.read(), "10s", stale_if_error="1h")
+    same = callers.memoize(other, lambda memo: theirs.read(), "10s", stale_if_error="1h")
+    fn(1)
+    late[0] = 20_000_000
+    source.failing = True
+    source.hold(), theirs.hold()
+    failing = begun(callers, kit, source, fn, 1)
+    until(lambda: source.reads == 2)
+    same.memo.invalidate(1)
+    next_one = begun(callers, other, theirs, same, 1)
+    until(lambda: theirs.reads)
+    source.go()
+    assert failing.result(10) == "old"
+    theirs.go()
+    assert next_one.result(10) == "new"
+    assert same.memo.peek(1) == "new"
+    callers.close()
+
+
+def test_an_invalidated_tag_is_remembered_for_longer_than_any_computation(kit):
+    tags, client = kit.engine.tags, kit.client()
+    marker, day = tags.key(tags.part("t")), 86_400_000
+    kit.cache.invalidate(tag="t")
+    assert client.pttl(marker) > day - 60_000
+    kit.cache.set("k", 1, ttl="30d", tags=["t"])
+    assert client.pttl(marker) >= 30 * day
+    kit.cache.invalidate(tag="t")
+    assert client.pttl(marker) >= 29 * day
+    client.close()
+
+
+def test_an_entry_from_before_a_function_got_a_tag_is_none_of_it(kit, other):
+    callers = Threads()
+    before = callers.memoize(kit, lambda memo: "old", "1h")
+    after = callers.memoize(other, lambda memo: "new", "1h", tags=["declared"])
+    assert before.memo.key(1) == after.memo.key(1)
+    assert [before(1), after(1), after.memo.entry(1).source] == ["old", "new", "hit"]
+    callers.close()
+
+
+def test_an_entry_whose_tags_cannot_be_read_is_not_trusted(kit, monkeypatch):
+    def read(memo):
+        memo.current.tag("added")
+        return source.read()
+
+    source = Source()
+    fn = Threads().memoize(kit, read, "1h")
+    fn(1)
+    source.value = "new"
+    monkeypatch.setattr(
+        kit.engine.tags, "read", lambda parts: Call("refused", "cache", list, args=("NO-SUCH-COMMAND",))
+    )
+    assert fn(1) == "new"

@@ -65,6 +65,12 @@ class Entry(NamedTuple, Generic[V]):
     age: float = 0.0
 
 
+class Raised(NamedTuple):
+    """What a computation came to that failed, where only its own caller is to get the error."""
+
+    error: Exception
+
+
 class Answer(NamedTuple):
     """What a fetch came to: the value, how it was come by, and the entry that it is from, unless it was computed."""
 

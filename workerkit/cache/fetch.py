@@ -11,7 +11,7 @@ import time
 from collections.abc import Container
 from typing import Any, Generic, TypeVar
 
-from workerkit.cache.computation import MISSING, Answer, Computation, Work
+from workerkit.cache.computation import MISSING, Answer, Raised, Work
 from workerkit.cache.entries import (
     BACKING_OFF,
     COMPUTING,
@@ -24,9 +24,10 @@ from workerkit.cache.entries import (
     new_token,
 )
 from workerkit.cache.lead import Lead
-from workerkit.cache.policy import Old, Policy, milliseconds
+from workerkit.cache.policy import Old, Policy, flight, milliseconds
+from workerkit.cache.windows import SHORTEST_PAUSE
 from workerkit.core.envelope import Envelope
-from workerkit.core.flow import Flow, Own, Share, Sleep, result_of
+from workerkit.core.flow import Flow, Own, Seal, Share, Sleep, result_of
 from workerkit.errors import CodecError, OutcomeUnknown, StoreError, StoreRefused
 
 V = TypeVar("V")
@@ -109,7 +110,10 @@ class Fetcher(Generic[V]):
             return (yield from self._serve(work, found, old, now_us))
         fallback = old if old is not None and self._windows.survives(old.envelope, now_us) else None
         self.ledger.misses += 1
-        answer = yield from Share(work.key.value, lambda: self._lead_or_wait(work, found.seen, fallback))
+        shared: Share[Answer | Raised] = Share(
+            flight(work.key, fallback), lambda: self._lead_or_wait(work, found.seen, fallback)
+        )
+        answer = _answer((yield from shared))
         if answer.source == "error":
             self.ledger.misses -= 1
             self.ledger.failures += 1
@@ -121,7 +125,7 @@ class Fetcher(Generic[V]):
         if isinstance(error, StoreRefused):
             return (yield from self.fetch(work, NOTHING))  # a key of another type, which the next store overwrites
         self.ledger.misses += 1
-        return (yield from Share(work.key.value, lambda: self._without_lease(work)))
+        return (yield from Share(flight(work.key, None), lambda: self._without_lease(work)))
 
     def renew(self, work: Work, found: Found, *, spare: bool = False) -> Flow[Answer | None]:
         """Compute anew now, unless somebody does already: None then. `spare`: the old value makes up for a failure."""
@@ -132,7 +136,9 @@ class Fetcher(Generic[V]):
         old = yield from self._standing(work, found)
         if old is not None and old.envelope.flags & FAILURE:
             old = None
-        return result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=spare).run()))
+        return _answer(
+            result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=spare).run()))
+        )
 
     def refresh_queued(self, work: Work, seen: bytes) -> Flow[Answer | None]:
         """What a queued refresh of the entry `seen` does: nothing if that was replaced or invalidated meanwhile."""
@@ -213,17 +219,21 @@ class Fetcher(Generic[V]):
             return served
         if claim.verdict == "hit":
             newer = yield from self._standing(work, claim.found)
-            return served if newer is None or newer.envelope.flags else newer.served("hit")
+            fresh = newer is not None and not newer.envelope.flags and self.now_us() < newer.envelope.soft_us
+            return newer.served("hit") if newer is not None and fresh else served
         if work.enqueue:
             yield from self._enqueue(work, token, found.seen)
             return served
-        answer = result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=True).run()))
+        answer = _answer(
+            result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=True).run()))
+        )
         if answer.source == "error":
             self.ledger.stale -= 1
             self.ledger.failures += 1
         return answer
 
     def _enqueue(self, work: Work, token: str, seen: bytes) -> Flow[None]:
+        last = self.entries.release(work.key, token)
         queued = False
         try:
             if work.enqueue:
@@ -233,9 +243,10 @@ class Fetcher(Generic[V]):
             if self.policy.terms.personal(error):
                 raise
             self.policy.trouble(f"a refresh could not be queued: {type(error).__name__}")
+            last = self.entries.back_off(work.key, token, milliseconds(SHORTEST_PAUSE))  # not once more at each call
         finally:
             if not queued:
-                yield from self.policy.tolerant(self.entries.release(work.key, token))
+                yield from self.policy.tolerant(last)
 
     def _lead_or_wait(self, work: Work, seen: bytes, fallback: Old | None) -> Flow[Answer | Own]:
         token = new_token()
@@ -245,11 +256,13 @@ class Fetcher(Generic[V]):
         while True:
             claim = yield from self._claim(work.key, token, seen, yielding)
             if claim is None:
-                return (yield from self._without_lease(work))
+                return (yield from self._without_lease(work, fallback))
             if claim.verdict == "lead":
                 return (yield from Lead[V](self.policy, work, token, claim.since_us, fallback, spare=True).run())
             if claim.verdict == "hit":
-                result = yield from self._shared(work, claim.found)
+                yield from Seal(flight(work.key, fallback))  # the look that counts is for who is here already
+                found = yield from self.policy.tolerant(self.entries.get(work.key, work.tags))
+                result = yield from self._shared(work, found or claim.found)
                 if result is not None:
                     return result
                 seen = claim.found.seen
@@ -258,7 +271,8 @@ class Fetcher(Generic[V]):
                 return fallback.served("error")
             passed = time.monotonic() - began
             if passed >= self.policy.wait:
-                return (yield from self._without_lease(work))
+                yield from Seal(flight(work.key, fallback))  # no lease will tell of an invalidation
+                return (yield from self._without_lease(work, fallback))
             self.ledger.waits += not waited
             waited = True
             yield from Sleep(min(max(passed * SHARE, FIRST_PAUSE), LONGEST_PAUSE))
@@ -274,9 +288,8 @@ class Fetcher(Generic[V]):
             return None
         return there.served("computed")
 
-    def _without_lease(self, work: Work) -> Flow[Answer]:
-        self.ledger.computations += 1
-        return Answer((yield from work.compute(Computation(""))), "computed")
+    def _without_lease(self, work: Work, old: Old | None = None) -> Flow[Answer]:
+        return (yield from Lead[V](self.policy, work, "", 0, old, spare=True).alone())
 
     def _claim(self, key: EntryKey, token: str, seen: bytes, yielding: str) -> Flow[Claim | None]:
         """The claim's answer; None when the cache cannot be used."""
@@ -290,3 +303,9 @@ class Fetcher(Generic[V]):
                 self.policy.trouble(str(error))
                 break
         return None
+
+
+def _answer(got: Answer | Raised) -> Answer:
+    if isinstance(got, Raised):
+        raise got.error
+    return got

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Generic, TypeVar
 
-from workerkit.cache.computation import MISSING, Answer, Computation, Work
+from workerkit.cache.computation import MISSING, Answer, Computation, Raised, Work
 from workerkit.cache.entries import FAILURE
-from workerkit.cache.policy import Old, Policy, milliseconds, versions_of
+from workerkit.cache.policy import Old, Policy, flight, milliseconds, versions_of
 from workerkit.cache.tags import Versions
+from workerkit.core.call import Call
 from workerkit.core.flow import Batch, Flow, Own, Seal
 from workerkit.errors import CodecError, RateLimited
 
@@ -32,7 +33,10 @@ class Lead(Generic[V]):
         self._tags: Versions | None = None
 
     def run(self) -> Flow[Answer | Own]:
-        """The new value, or what stands in for it; the lease ends here in one way or another."""
+        """The new value, or what stands in for it; the lease ends here in one way or another.
+
+        What was begun before an invalidation is `Own`, a failure too: who joined it may have come after that.
+        """
         policy, work = self._policy, self._work
         policy.ledger.computations += 1
         held = True
@@ -42,26 +46,66 @@ class Lead(Generic[V]):
             try:
                 value = yield from work.compute(self._computation)
             except Exception as error:
-                held = not (yield from self._give_up(error, time.monotonic() - began))
-                instead = self._instead(error)
-                if instead is None:
+                if policy.terms.personal(error):
                     raise
-                return instead
+                stood = yield from self._end(self._give_up(error, time.monotonic() - began))
+                held = stood is None
+                instead = self._instead(error)
+                if instead is not None:
+                    return instead
+                if stood is False:
+                    return Own(Raised(error))
+                raise
             cost = time.monotonic() - began
             result = Answer(value, "computed")
             fresh = None if self._computation.skipped else policy.life(value)
             if fresh is None:
-                return result
+                stood = yield from self._end(self._release())
+                held = stood is None
+                return Own(result) if stood is False else result
             body = policy.codec.dump(value)
-            # Who comes from now on looks for himself: an invalidation may come between the store and the end of this.
-            yield from Seal(work.key.value)
+            yield from self._seal()
             stored = yield from policy.tolerant(self._store(body, fresh, cost))
             held = not stored
             return Own(result) if stored is False else result
         finally:
             if held:
                 # At once, not when the lease runs out: whoever waits may lead now.
-                yield from policy.tolerant(policy.entries.release(work.key, self._computation.token))
+                yield from policy.tolerant(self._release())
+
+    def alone(self) -> Flow[Answer]:
+        """The same without a lease: nothing is kept."""
+        self._policy.ledger.computations += 1
+        try:
+            return Answer((yield from self._work.compute(self._computation)), "computed")
+        except Exception as error:
+            instead = self._instead(error)
+            if instead is None:
+                raise
+            self._policy.failed(error)
+            return instead
+
+    def _seal(self) -> Seal:
+        """Who comes from now on looks for himself: an invalidation may come between the last write and the end."""
+        return Seal(flight(self._work.key, self._old))
+
+    def _release(self) -> Call[bool]:
+        return self._policy.entries.release(self._work.key, self._computation.token)
+
+    def _end(self, last: Call[bool] | Flow[bool]) -> Flow[bool | None]:
+        """End the lease by `last`. False when an invalidation, of the entry or of a tag, came since it was taken."""
+        policy, work, tags = self._policy, self._work, self._tags or ()
+        yield from self._seal()
+        stood = yield from policy.tolerant(last)
+        added = tuple(map(policy.entries.tags.part, self._computation.tags))
+        if not stood or not (tags or added):
+            return stood
+        now = yield from policy.tolerant(policy.entries.tags.read((*work.tags, *added)))
+        if now is None:
+            return True
+        return now[: len(tags)] == tags and all(
+            version // 1000 < self._since_us for _, version in now[len(work.tags) :]
+        )
 
     def _store(self, body: bytes, fresh: float, cost: float) -> Flow[bool | None]:
         """Keep a result. False when an invalidation, of the entry or of a tag, came since the computation began."""
@@ -92,34 +136,29 @@ class Lead(Generic[V]):
         return tags
 
     def _give_up(self, error: Exception, cost: float) -> Flow[bool]:
-        """After a failure: put off the next try if there is an old value, or remember it; whether either was done."""
+        """After a failure: put off the next try if there is an old value, or remember it; whether the lease stood."""
         policy, old = self._policy, self._old
-        if policy.terms.personal(error):
-            return False
         now_us = policy.now_us()
         if old is not None and policy.windows.is_usable(old.envelope, now_us):
             policy.failed(error)
             pause = policy.windows.pause(old.envelope, now_us)
             if isinstance(error, RateLimited):
                 pause = min(max(error.retry_after, SHORTEST_WAIT), policy.wait)
-            put_off = policy.entries.back_off(self._work.key, self._computation.token, milliseconds(pause))
-            return bool((yield from policy.tolerant(put_off)))
+            return (yield from policy.entries.back_off(self._work.key, self._computation.token, milliseconds(pause)))
         life = policy.failures.life(error)
         if life is None or policy.terms.retried(error):
-            return False
-        return bool((yield from policy.tolerant(self._remember(error, life, cost))))
+            return (yield from self._release())
+        return (yield from self._remember(error, life, cost))
 
     def _remember(self, error: Exception, life: float, cost: float) -> Flow[bool]:
         policy, work = self._policy, self._work
-        if self._tags is None:
-            return False
         try:
             body = policy.failures.dump(error)
         except CodecError:
-            return False  # the error itself matters more
-        tags = yield from self._with_added(self._tags, life)
+            return (yield from self._release())  # the error itself matters more
+        tags = None if self._tags is None else (yield from self._with_added(self._tags, life))
         if tags is None:
-            return False
+            return (yield from self._release())
         data = policy.pack(work.key, body, tags, fresh=life, hard=life, cost=cost, flags=FAILURE)
         return (yield from policy.entries.store(work.key, self._computation.token, data, milliseconds(life)))
 

@@ -104,6 +104,11 @@ class Policy:
             return None
 
 
+def flight(key: EntryKey, old: Old | None) -> tuple[str, bytes]:
+    """What callers of one process share a computation by: who has no old value (any more) is never given another's."""
+    return key.value, b"" if old is None else old.envelope.entry_id
+
+
 def milliseconds(seconds: float) -> int:
     return max(1, int(seconds * 1000))
 
