@@ -14,7 +14,7 @@ from workerkit.cache.local import L1, Local, Slot
 from workerkit.core.envelope import Envelope
 from workerkit.io.aiolistener import AioListener, PerLoop
 
-# Threads that do nothing but hits keep the listener from its turn. So after so many, some milliseconds' worth, they rest.
+# Threads that do nothing but hits keep the listener from its turn: after some milliseconds of that they rest.
 _TURN, _BREATH = 4096, 50e-6
 
 
