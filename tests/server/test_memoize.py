@@ -569,3 +569,29 @@ def test_secret_signs_and_separates(redis_url: str, redis_server: RunningServer)
     redis_server.cli("SET", key, forged, "EX", 60)
     assert signed.cache.get("k", "refused") == "refused"
     open_kit.close(), signed.close()
+
+
+def test_counts_that_could_not_be_sent_are_kept(fresh_server: RunningServer) -> None:
+    kit = WorkerKit(url=fresh_server.url, hooks=[])
+    kit.engine.flusher.running = True  # nobody flushes but this test
+
+    @kit.memoize("1m")
+    def number(n: int) -> int:
+        return n
+
+    assert number(1) == number(1) == 1
+    fresh_server.kill()
+    for _ in range(5):
+        assert number(1) == 1
+        with pytest.raises(StoreError):
+            kit.engine.flusher.flush()
+    fresh_server.restart()
+    stats = until(lambda: _or_none(number.memo.stats))
+    assert (stats.hits, stats.misses, stats.computations) == (1, 6, 6)
+
+
+def _or_none(act: Any) -> Any:
+    try:
+        return act()
+    except StoreError:
+        return None

@@ -9,6 +9,7 @@ from weakref import WeakMethod
 
 from workerkit.cache.ledger import Index, Ledger
 from workerkit.core.flow import Batch, Flow
+from workerkit.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from workerkit.api.engine import Engine
@@ -47,7 +48,7 @@ class Flusher:
             self._engine.aio_ticker.every(INTERVAL, "counts", self.aio_flush)
 
     def flush(self) -> None:
-        """Send what there is now. Counts that cannot be sent are lost: nobody should wait for them."""
+        """Send what there is now; what certainly did not arrive is kept for the next time."""
         self._engine.runner.run(self.flow())
 
     async def aio_flush(self) -> None:
@@ -56,7 +57,13 @@ class Flusher:
 
     def flow(self) -> Flow[None]:
         """`flush` as a Flow."""
-        taken = [(ledger, call) for ledger in self._ledgers if (call := ledger.take()) is not None]
-        if taken:
-            ledgers, calls = zip(*taken, strict=True)
-            yield from Batch(*calls, Index(self._engine.keys("c")).add(ledgers))
+        taken = [(ledger, counts) for ledger in self._ledgers if (counts := ledger.take())]
+        if not taken:
+            return
+        calls = [ledger.add(counts) for ledger, counts in taken]
+        try:
+            yield from Batch(*calls, Index(self._engine.keys("c")).add(ledger for ledger, _ in taken))
+        except StoreUnavailable:
+            for ledger, counts in taken:
+                ledger.give_back(counts)
+            raise

@@ -104,7 +104,11 @@ class Fetcher(Generic[V]):
         old = yield from self._standing(work, found)
         now_us = self.now_us()
         if old is not None and old.envelope.flags & FAILURE:
-            self._raise_remembered(old.envelope, now_us)
+            error = self._remembered(old.envelope, now_us)
+            if error is not None:
+                self.ledger.remembered += 1
+                self.ledger.saved_us += old.envelope.cost_us
+                raise error
             old = None
         if old is not None and self._windows.is_stale(old.envelope, now_us):
             return (yield from self._serve(work, found, old, now_us))
@@ -191,16 +195,13 @@ class Fetcher(Generic[V]):
         value = None if entry.flags & FAILURE else self.policy.load(entry)
         return None if value is MISSING else Old(value, entry)
 
-    def _raise_remembered(self, entry: Envelope, now_us: int) -> None:
+    def _remembered(self, entry: Envelope, now_us: int) -> Exception | None:
         if now_us >= entry.soft_us:
-            return
+            return None
         error = self.policy.failures.load(entry.body)
         if error is None:
             self.policy.trouble("a remembered failure could not be read")
-            return
-        self.ledger.remembered += 1
-        self.ledger.saved_us += entry.cost_us
-        raise error
+        return error
 
     def _serve(self, work: Work, found: Found, old: Old, now_us: int) -> Flow[Answer]:
         """Serve what is there; if it is stale, or due to be refreshed early, see to it that one caller refreshes it."""
@@ -284,7 +285,9 @@ class Fetcher(Generic[V]):
         if there is None or now_us >= there.envelope.soft_us:
             return None
         if there.envelope.flags & FAILURE:
-            self._raise_remembered(there.envelope, now_us)
+            error = self._remembered(there.envelope, now_us)
+            if error is not None:
+                raise error
             return None
         return there.served("computed")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from workerkit.core.call import Call, Word
@@ -71,16 +71,22 @@ class Ledger:
         for each in self._NAMES:
             setattr(self, each, 0)
 
-    def take(self) -> Call[Any] | None:
-        """A Call that adds what was counted since the last time, or None when nothing was."""
+    def take(self) -> dict[str, int]:
+        """What was counted since the last time."""
+        taken = {name: count for name in self._NAMES if (count := getattr(self, name))}
+        self.give_back({name: -count for name, count in taken.items()})
+        return taken
+
+    def give_back(self, taken: Mapping[str, int]) -> None:
+        """Count again what could not be sent."""
+        for name, count in taken.items():
+            setattr(self, name, getattr(self, name) + count)
+
+    def add(self, counts: Mapping[str, int]) -> Call[Any]:
+        """Add counts to the fleet's."""
         words: list[Word] = []
-        for name in self._NAMES:
-            count = getattr(self, name)
-            if count:
-                setattr(self, name, getattr(self, name) - count)
-                words += (name, min(count, 1 << 52))
-        if not words:
-            return None
+        for name, count in counts.items():
+            words += (name, min(count, 1 << 52))  # a forged cost must not overflow the sum
         return Call("cache.count", "cache", int, script=_COUNT, keys=(self.key,), args=(LIFE_MS, *words))
 
     def read(self) -> Call[CacheStats]:

@@ -1,0 +1,38 @@
+"""`.aio` has the verbs of the sync side, with the same arguments and results."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from workerkit.api.cache import AioCache, Cache
+from workerkit.api.memo import AioMemo, Memo
+
+MEMO = {"key", "entry", "peek", "set", "invalidate", "refresh", "explain", "stats", "delay", "apply_async"}
+CACHE = {"get", "get_many", "set", "set_many", "get_or_compute", "delete", "invalidate", "stats"}
+
+
+@pytest.mark.parametrize(("sync", "aio", "verbs"), [(Memo, AioMemo, MEMO), (Cache, AioCache, CACHE)])
+def test_both_sides_have_the_same_verbs(sync: type, aio: type, verbs: set[str]) -> None:
+    assert {name for name in vars(aio) if not name.startswith("_")} == verbs
+    for name in verbs:
+        ours, theirs = (inspect.signature(getattr(side, name)) for side in (sync, aio))
+        if name != "get_or_compute":  # whose async side also takes coroutine functions
+            assert ours.parameters == theirs.parameters, name
+            assert ours.return_annotation == theirs.return_annotation, name
+        assert list(ours.parameters) == list(theirs.parameters), name
+        assert inspect.iscoroutinefunction(getattr(aio, name)) == (name != "key"), name
+        assert getattr(aio, name).__doc__, name
+
+
+def test_every_verb_says_what_it_does() -> None:
+    handles: list[Any] = [Memo, Cache]
+    silent = [
+        f"{handle.__name__}.{name}"
+        for handle in handles
+        for name, verb in vars(handle).items()
+        if not name.startswith("_") and inspect.isfunction(verb) and not verb.__doc__
+    ]
+    assert silent == []
