@@ -267,15 +267,19 @@ def test_every_check_runs_and_the_counts_come_last(faked):
 
 
 def test_bench_lists_and_refuses(faked):
-    benches = faked.root / "scripts/benches"
-    shutil.rmtree(benches, ignore_errors=True)
+    benches, plots = faked.root / "scripts/benches", faked.root / "scripts/plots"
+    for folder in (benches, plots):
+        shutil.rmtree(folder, ignore_errors=True)
     assert faked.run("scripts/bench") == (0, "bench: no benches yet\n", "")
     benches.mkdir()
-    (benches / "hits.py").write_text("import sys\nprint('bench', *sys.argv[1:])\n")
-    (benches / "_common.py").touch()
-    assert faked.run("scripts/bench") == (0, "hits\n", "")
+    plots.mkdir()
+    for each in (benches / "hits.py", plots / "curve.py"):
+        each.touch()
+    (benches / "_run.py").write_text("import sys\nprint('bench', *sys.argv[1:])\n")
+    assert faked.run("scripts/bench") == (0, "hits\ncurve\n", "")
     assert "no bench named 'hit'" in one_error(faked.run("scripts/bench", "hit"))
-    assert faked.run("scripts/bench", "hits", "--json")[1].endswith("bench --json\n")
+    for name in ("hits", "hits.rows", "curve"):
+        assert faked.run("scripts/bench", name, "--json")[1].endswith(f"bench {name} --json\n")
 
 
 GOOD = {
