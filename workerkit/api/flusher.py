@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING
 from weakref import WeakMethod
@@ -38,14 +39,22 @@ class Flusher:
         """See to it that a thread of this process flushes."""
         if not self.running:
             self.running = True
-            self._engine.ticker.every(INTERVAL, "counts", self.flush)
+            self._engine.ticker.every(INTERVAL, "counts", self._beat)
 
     def aio_started(self) -> None:
         """See to it that a task of the running loop flushes."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop = loop
-            self._engine.aio_ticker.every(INTERVAL, "counts", self.aio_flush)
+            self._engine.aio_ticker.every(INTERVAL, "counts", self._aio_beat)
+
+    def _beat(self) -> None:
+        with contextlib.suppress(StoreUnavailable):  # the store's own events tell of it
+            self.flush()
+
+    async def _aio_beat(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self.aio_flush()
 
     def flush(self) -> None:
         """Send what there is now; what certainly did not arrive is kept for the next time."""
