@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cache_rig import Clock, Coroutines, Source, Threads
+from tests.cache_rig import Clock, Coroutines, Source
 from tests.rig import until
 from workerkit import WorkerKit
 from workerkit.cache.policy import milliseconds
@@ -45,13 +45,6 @@ def events():
 def kit(redis_url, events):
     with WorkerKit(url=redis_url, hooks=[events.append]) as kit:
         yield kit
-
-
-@pytest.fixture(params=[Threads, Coroutines])
-def callers(request, kit):
-    made = request.param()
-    yield made
-    made.close(kit)
 
 
 def test_one_reader_computes_and_the_others_have_the_value(kit, callers):

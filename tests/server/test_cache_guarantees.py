@@ -13,7 +13,7 @@ import time
 import pytest
 from celery import Celery
 
-from tests.cache_rig import Clock, Coroutines, Source, Threads, begun
+from tests.cache_rig import Clock, Source, Threads, begun
 from tests.rig import aio_until, outcome, until
 from workerkit import L1, WorkerKit
 
@@ -22,13 +22,6 @@ from workerkit import L1, WorkerKit
 def kit(redis_url):
     with WorkerKit(url=redis_url, hooks=[], early=0) as kit:
         yield kit
-
-
-@pytest.fixture(params=[Threads, Coroutines])
-def callers(request, kit):
-    made = request.param()
-    yield made
-    made.close(kit)
 
 
 # C2

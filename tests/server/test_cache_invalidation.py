@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.cache_rig import Coroutines, Source, Threads, begun
+from tests.cache_rig import Source, Threads, begun
 from tests.rig import outcome, until
 from workerkit import WorkerKit
 from workerkit.core.call import Call
@@ -23,13 +23,6 @@ def other(redis_url):
     """A kit as another process has it."""
     with WorkerKit(url=redis_url, hooks=[]) as kit:
         yield kit
-
-
-@pytest.fixture(params=[Threads, Coroutines])
-def callers(request, kit):
-    made = request.param()
-    yield made
-    made.close(kit)
 
 
 BY = {

@@ -16,13 +16,6 @@ def kit(redis_url):
         yield kit
 
 
-@pytest.fixture(params=[Threads, Coroutines])
-def callers(request, kit):
-    made = request.param()
-    yield made
-    made.close(kit)
-
-
 def test_an_old_value_is_served_only_in_its_windows_and_flagged(kit, redis_url, callers):
     source = Source(1)
     clock = Clock(kit)

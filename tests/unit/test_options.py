@@ -92,7 +92,8 @@ def test_jitter_only_shortens() -> None:
 
 def test_a_queued_refresh_needs_an_app() -> None:
     kit = WorkerKit(Celery("shop", broker="memory://"), url="redis://localhost:1")
-    kit.memoize("1m", stale="1h", refresh="queue")(lambda: 1)
+    fn = kit.memoize("1m", stale="1h", refresh="queue")(lambda: 1)
+    assert fn.memo.function.options.refresh == "queue"
 
 
 def test_settings_say_what_options_leave_out() -> None:

@@ -17,7 +17,7 @@ from workerkit.cache.ledger import CacheStats, Index, Ledger, merged
 from workerkit.cache.policy import Policy, Terms, milliseconds
 from workerkit.cache.tags import Versions
 from workerkit.cache.windows import Windows
-from workerkit.core.call import Call, as_is
+from workerkit.core.call import PING, Call, as_is
 from workerkit.core.durations import Duration, seconds
 from workerkit.core.encoding import digest
 from workerkit.core.events import CacheTrouble, RefreshFailed
@@ -128,7 +128,7 @@ class Cache:
         if not bodies:
             return True
         try:
-            yield from _PING  # an entry is stamped with the server's time, which the first reply tells
+            yield from PING  # an entry is stamped with the server's time, which the first reply tells
             versions: Versions = yield from policy.touch(parts, life)
             puts = []
             for place, body in bodies:
@@ -288,6 +288,3 @@ def _texts(texts: Iterable[str]) -> tuple[str, ...]:
     if isinstance(texts, str):
         raise DefinitionError(f"kit.cache: give a list of keys or tags, such as [{texts!r}], not one text")
     return tuple(texts)
-
-
-_PING: Call[Any] = Call("cache.ping", "cache", as_is, args=("PING",))

@@ -22,7 +22,7 @@ from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
 from workerkit.api.throttle import Throttle, throttle
 from workerkit.api.warmup import Warmup, Warmups
 from workerkit.cache.local import L1
-from workerkit.core.call import Call, as_is
+from workerkit.core.call import PING
 from workerkit.core.durations import Duration
 from workerkit.core.events import Hook, Hooks
 from workerkit.errors import DefinitionError
@@ -262,7 +262,7 @@ class WorkerKit:
     def ping(self) -> float:
         """Seconds that a round trip to the cache store takes. Raises StoreError when there is none."""
         began = time.monotonic()
-        self.engine.runner.call(_PING)
+        self.engine.runner.call(PING)
         return time.monotonic() - began
 
     def open(self) -> Self:
@@ -300,7 +300,7 @@ class AioKit:
     async def ping(self) -> float:
         """As `WorkerKit.ping`."""
         began = time.monotonic()
-        await self._kit.engine.aio_runner.call(_PING)
+        await self._kit.engine.aio_runner.call(PING)
         return time.monotonic() - began
 
     def client(self) -> AioClient:
@@ -326,6 +326,3 @@ def _default_hooks() -> tuple[Hook, ...]:
         write(event)
 
     return (log,)
-
-
-_PING = Call("ping", "cache", as_is, args=("PING",))

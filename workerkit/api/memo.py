@@ -16,7 +16,7 @@ from workerkit.cache.entries import EntryKey
 from workerkit.cache.explain import Explanation, explain
 from workerkit.cache.fetch import Fetcher
 from workerkit.cache.ledger import CacheStats
-from workerkit.core.call import Call, as_is
+from workerkit.core.call import PING
 from workerkit.core.flow import Flow, Invoke
 from workerkit.errors import DefinitionError, StoreError
 
@@ -142,7 +142,7 @@ class Memo(Generic[P, V]):
         if fresh is None:
             raise DefinitionError(f"memo.set: ttl says that {function.fn.__qualname__} keeps no such value")
         key, tags = self.place(args, kwargs)
-        yield from _PING  # an entry is stamped with the server's time, which the first reply tells
+        yield from PING  # an entry is stamped with the server's time, which the first reply tells
         yield from self.fetcher.put(key, value, tags, fresh)
         function.forget(key.value)
 
@@ -271,6 +271,3 @@ class AioMemo(Generic[P, V]):
 
 def _in_a_thread(act: Callable[..., Any], args: tuple[Any, ...]) -> Invoke[Any]:
     return Invoke(asyncio.to_thread, (act, *args))
-
-
-_PING: Call[Any] = Call("cache.ping", "cache", as_is, args=("PING",))

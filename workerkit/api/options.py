@@ -40,21 +40,7 @@ class Options:
         codec: str | None = None,
         max_bytes: int | None = None,
     ) -> None:
-        if ttl is None:
-            raise DefinitionError('memoize: ttl=None would keep nothing; write a duration, such as ttl="10m"')
-        if key is not None and tuple(ignore):
-            raise DefinitionError("memoize: key= already says which arguments count; leave ignore= out")
-        if isinstance(tags, str) or callable(tags):
-            shown = repr(tags) if isinstance(tags, str) else "lambda ...: ..."
-            raise DefinitionError(f"memoize: tags is a list of templates or callables: write tags=[{shown}]")
-        if refresh not in ("inline", "queue"):
-            raise DefinitionError(f"memoize: refresh is 'inline' or 'queue', not {refresh!r}")
-        if refresh == "queue" and stale is None:
-            raise DefinitionError(
-                "memoize: refresh='queue' serves the old value meanwhile; say for how long with stale="
-            )
-        if not isinstance(l1, (bool, L1)):
-            raise DefinitionError("memoize: l1 is True, or L1(size=..., ttl=...) from workerkit")
+        _refuse_contradictions(ttl, key, ignore, tags, refresh, stale, l1)
         self.ttl = ttl if callable(ttl) else seconds(ttl, what="memoize: ttl")
         self.stale = _seconds(stale, "stale") or 0.0
         self.stale_if_error = _seconds(stale_if_error, "stale_if_error") or 0.0
@@ -89,6 +75,25 @@ class Options:
             return life * (1.0 - jitter * random.random())  # noqa: S311 - spreads expiries, hides nothing
 
         return of_result
+
+
+def _refuse_contradictions(
+    ttl: Any, key: Any, ignore: Iterable[str], tags: Any, refresh: str, stale: Duration | None, l1: Any
+) -> None:
+    """Raise DefinitionError for options that say nothing, or what another denies."""
+    if ttl is None:
+        raise DefinitionError('memoize: ttl=None would keep nothing; write a duration, such as ttl="10m"')
+    if key is not None and tuple(ignore):
+        raise DefinitionError("memoize: key= already says which arguments count; leave ignore= out")
+    if isinstance(tags, str) or callable(tags):
+        shown = repr(tags) if isinstance(tags, str) else "lambda ...: ..."
+        raise DefinitionError(f"memoize: tags is a list of templates or callables: write tags=[{shown}]")
+    if refresh not in ("inline", "queue"):
+        raise DefinitionError(f"memoize: refresh is 'inline' or 'queue', not {refresh!r}")
+    if refresh == "queue" and stale is None:
+        raise DefinitionError("memoize: refresh='queue' serves the old value meanwhile; say for how long with stale=")
+    if not isinstance(l1, (bool, L1)):
+        raise DefinitionError("memoize: l1 is True, or L1(size=..., ttl=...) from workerkit")
 
 
 def fraction(value: Any, what: str, *, most: float | None = 1.0) -> float:

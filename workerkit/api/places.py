@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import NoneType
 from typing import Any, NamedTuple
 
 from workerkit.cache.entries import EntryKey, Found
 from workerkit.core.call import Call
+from workerkit.core.encoding import PLAIN
 
 
 class Place(NamedTuple):
@@ -19,8 +19,6 @@ class Place(NamedTuple):
     read: Call[Found]
 
 
-# Equal values of the same one of these types make the same call.
-_PLAIN = frozenset({str, int, bool, bytes, NoneType})
 _MOST = 2048
 _MOST_BYTES = 1024  # of one call's arguments
 
@@ -46,7 +44,7 @@ class Places:
 
     def _remembered(self, types: tuple[type, ...], args: tuple[Any, ...]) -> Place:
         place = self._make(args, {})
-        if _PLAIN.issuperset(types) and sum(map(sys.getsizeof, args)) <= _MOST_BYTES:
+        if PLAIN.issuperset(types) and sum(map(sys.getsizeof, args)) <= _MOST_BYTES:
             if self._count >= _MOST:
                 # All at once, as `re` does with its patterns: to find the oldest would cost every hit.
                 self._tables, self._count = {}, 0

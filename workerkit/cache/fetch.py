@@ -140,9 +140,7 @@ class Fetcher(Generic[V]):
         old = yield from self._standing(work, found)
         if old is not None and old.envelope.flags & FAILURE:
             old = None
-        return _answer(
-            result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=spare).run()))
-        )
+        return (yield from self._lead(work, token, claim, old, spare=spare))
 
     def refresh_queued(self, work: Work, seen: bytes) -> Flow[Answer | None]:
         """What a queued refresh of the entry `seen` does: nothing if that was replaced or invalidated meanwhile."""
@@ -225,13 +223,17 @@ class Fetcher(Generic[V]):
         if work.enqueue:
             yield from self._enqueue(work, token, found.seen)
             return served
-        answer = _answer(
-            result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=True).run()))
-        )
+        answer = yield from self._lead(work, token, claim, old, spare=True)
         if answer.source == "error":
             self.ledger.stale -= 1
             self.ledger.failures += 1
         return answer
+
+    def _lead(self, work: Work, token: str, claim: Claim, old: Old | None, *, spare: bool) -> Flow[Answer]:
+        """Compute where nobody joins: what is for the caller alone is his."""
+        return _answer(
+            result_of((yield from Lead[V](self.policy, work, token, claim.since_us, old, spare=spare).run()))
+        )
 
     def _enqueue(self, work: Work, token: str, seen: bytes) -> Flow[None]:
         last = self.entries.release(work.key, token)

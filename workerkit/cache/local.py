@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property, lru_cache
-from types import NoneType
 from typing import Any, Generic, Protocol
 from uuid import UUID
 
 from cachetools import LRUCache
 
 from workerkit.core.durations import Duration, seconds
+from workerkit.core.encoding import PLAIN
 from workerkit.core.envelope import Envelope
 from workerkit.errors import DefinitionError
 
-# Types whose values can stand for themselves: equal ones of the same type make the same call.
-_SCALARS = frozenset({str, int, bool, bytes, NoneType})
 _ALIASES = 4  # per entry: an ignored argument would otherwise add one with every call
 _ALIAS_BYTES = 1024
 _STRIPES = 256
@@ -257,7 +255,7 @@ class Local:
         """Let `find` know the entry by these arguments, if they are few and plain."""
         values = (*args, *kwargs.values())
         types = (*map(type, values),)
-        if not self._by_arguments or len(slot.aliases) == _ALIASES or not _SCALARS.issuperset(types):
+        if not self._by_arguments or len(slot.aliases) == _ALIASES or not PLAIN.issuperset(types):
             return
         if sum(map(sys.getsizeof, values)) > _ALIAS_BYTES:
             return
@@ -268,7 +266,7 @@ class Local:
             slot.aliases.append((signature, values))
 
 
-_ATOMS = _SCALARS | {
+_ATOMS = PLAIN | {
     float,
     dt.date,
     dt.datetime,

@@ -68,3 +68,6 @@ class Call(Generic[T]):
     def __repr__(self) -> str:
         # Keys are digests, but arguments may be anything a user stores: they are never shown.
         return f"<Call {self.name} {' '.join(self.keys)}>"
+
+
+PING: Call[Any] = Call("cache.ping", "cache", as_is, args=("PING",))

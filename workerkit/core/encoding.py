@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo
 
 from workerkit.errors import DefinitionError, EncodingError
 
+# Equal values of the same one of these types make the same call.
+PLAIN = frozenset({str, int, bool, bytes, type(None)})
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 _SHORT = 1024
