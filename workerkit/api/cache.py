@@ -59,7 +59,7 @@ class Cache:
         return self.engine.runner.run(self.setting({key: value}, ttl, tags))
 
     def set_many(self, values: Mapping[str, Any], *, ttl: Duration, tags: Iterable[str] = ()) -> bool:
-        """Store each of `values` under its key, in one round trip; whether all were stored. Raises as `set`."""
+        """Store each of `values` under its key, all in one write; whether all were stored. Raises as `set`."""
         return self.engine.runner.run(self.setting(values, ttl, tags))
 
     def get_or_compute(
