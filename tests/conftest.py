@@ -1,4 +1,9 @@
-"""Private servers for every test that asks for one; a missing server skips on a laptop and fails where it must be."""
+"""Private servers for every test that asks for one, and patience with slow machines.
+
+A missing server skips on a laptop and fails where it must be. A test that fails in a run in which its process was
+stalled says nothing of the product: it runs again, and the summary tells of it. One that fails without a stall, or in
+every run, has failed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from _pytest.runner import runtestprotocol  # what pytest_runtest_protocol runs; there is no public name for it
 
+from tests.stalls import STALL, Stalls
 from workerkit.testing.servers import KINDS, missing, start_server
 
 if TYPE_CHECKING:
@@ -20,6 +27,39 @@ hypothesis.settings.register_profile("workerkit", deadline=None)
 hypothesis.settings.load_profile("workerkit")
 
 _SERVER_FIXTURES = {"redis_server", "redis_url", "fresh_server", "server_kind", "other_server", "private_server"}
+
+RUNS = 4  # of one test, where each but the last was stalled
+_stalls = pytest.StashKey[Stalls]()
+_again = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_again] = []
+    config.stash[_stalls] = Stalls()
+    config.stash[_stalls].start()
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run the test; again when it fails in a run in which this process was stalled."""
+    stalls, again = item.config.stash[_stalls], item.config.stash[_again]
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    left = RUNS
+    while True:
+        left -= 1
+        stalls.longest = 0.0
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if not left or not any(report.failed for report in reports) or (stall := stalls.since()) < STALL:
+            break
+        again.append(f"{item.nodeid}: failed in a run that was stalled for {stall:.2f} s, and ran again")
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[_again]:
+        terminalreporter.write_line(line, yellow=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +81,16 @@ def require(kind: str, *, tls: bool = False) -> None:
         if os.environ.get("WORKERKIT_REQUIRE_SERVERS") == "1" and "without TLS" not in reason:
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A kit's calls may take long where nothing else is said: a machine that stalls for a second is no fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in {"server", "faults"}:
+            patch.setenv("WORKERKIT_TIMEOUT", "10")
+            patch.setenv("WORKERKIT_POOL_TIMEOUT", "10")
+        yield
 
 
 @pytest.fixture(scope="session", name="require")

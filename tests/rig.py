@@ -49,7 +49,7 @@ class Rig:
     """Both runners on one server, and the events it emitted."""
 
     url: str = field(repr=False)
-    timeout: float = 1.0
+    timeout: float = 10.0  # long, so that a stalled machine is not taken for a server that does not answer
     options: PoolOptions = field(default_factory=PoolOptions)
     guards: bool = False
     eviction: Any = "refuse"
@@ -74,10 +74,10 @@ class Rig:
 
     def warm(self, connections: int = 1) -> None:
         """Open connections and load the script, so that only what follows meets the fault."""
-        links = [self.pool._grow(time.monotonic() + 5) for _ in range(connections)]
+        links = [self.pool._grow(time.monotonic() + 10) for _ in range(connections)]
         for link in links:
             self.pool.give(link)
-        self.runner.call(command("SCRIPT", "LOAD", CHARGE.source))
+        self.runner.call(command("SCRIPT", "LOAD", CHARGE.source), timeout=10.0)
 
     def close(self) -> None:
         self.runner.close()

@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
+import random
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHES = ROOT / "scripts" / "benches"
-sys.path.insert(0, str(BENCHES))
+sys.path.append(str(BENCHES))  # not in front: the bench `limits` would stand before the library of that name
 
 _growth, _hits, _pairs, _place, _report, _rows, _run, _stampede, _subjects, cache_bench = map(
     importlib.import_module,
     ("_growth", "_hits", "_pairs", "_place", "_report", "_rows", "_run", "_stampede", "_subjects", "cache"),
 )
+_limits_bound, _limits_local, _limits_memory, _limits_rows, _limits_subjects = map(
+    importlib.import_module,
+    ("_limits_bound", "_limits_local", "_limits_memory", "_limits_rows", "_limits_subjects"),
+)
+
+
+def loaded(path):
+    """The module of a file, under a name that nobody else has."""
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+limits_bench = loaded(BENCHES / "limits.py")
+admissions = loaded(ROOT / "scripts" / "plots" / "admissions.py")
 
 PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
 CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 SLOW = ("cache.hit.sync.keys", "cache.hit.async.callers")
 FAST = [case for case in cache_bench.CASES if case.name.startswith("cache.hit") and not case.name.startswith(SLOW)]
+FAST += [
+    case
+    for case in limits_bench.CASES
+    if case.name.startswith(("limits.decision", "limits.refusal.window", "limits.multi", "limits.concurrency.4"))
+]
 
 
 def row(**changed):
@@ -72,6 +96,11 @@ def test_every_row_of_the_design_is_a_case():
     names = {case.name for case in cache_bench.CASES}
     for wanted in ("hit.sync", "hit.async", "hit.l1", "hit.tags", "stampede", "submit"):
         assert f"cache.{wanted}" in names
+    names = {case.name for case in limits_bench.CASES}
+    for algorithm in ("window", "gcra", "fixed"):
+        for kind in ("decision", "decision.aio", "refusal", "memory"):
+            assert f"limits.{kind}.{algorithm}" in names
+    assert {"limits.multi", "limits.local", "limits.concurrency.64", "limits.concurrency.aio.64"} <= names
 
 
 @pytest.mark.parametrize(
@@ -135,6 +164,96 @@ def test_a_stampede_counts_what_happened(run):
     assert seen[0][:4] == ("subject", run.url, "key", 1000 // _stampede.PROCESSES)
 
 
+def versus(**changed):
+    fields = {
+        "name": "limits.x",
+        "ours": _limits_subjects.ours(),
+        "peer": _limits_subjects.ours(),
+        "rates": ("9/hour",),
+    }
+    return _limits_rows.Versus(**{**fields, **changed})
+
+
+@pytest.mark.parametrize("aio", [False, True])
+@pytest.mark.parametrize(("rate", "admitted"), [("9/hour", True), ("100000/second", False)])
+def test_a_decision_that_is_not_what_the_row_is_about_is_not_timed(rate, admitted, aio, run, monkeypatch):
+    monkeypatch.setattr(_limits_rows, "MOST", 100)
+    asked = versus(rates=(rate,), admitted=admitted)
+    with pytest.raises(ValueError, match="decisions were admissions, not"):
+        list((asked.aio() if aio else asked.sync()).rows(run))
+
+
+def test_the_library_is_found_though_the_bench_has_its_name(monkeypatch):
+    pytest.importorskip("limits")
+    monkeypatch.setitem(sys.modules, "limits", limits_bench)
+    monkeypatch.syspath_prepend(BENCHES)
+    assert _limits_subjects.library().strategies.STRATEGIES
+    assert sys.modules["limits"] is limits_bench
+    assert str(BENCHES) in sys.path
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_most_within_counts_what_certainly_lies_in_one_period(seed):
+    dice = random.Random(seed)
+    spans = [(begin, begin + dice.choice([0, 0.1, 0.5, 1])) for begin in (dice.randrange(60) / 10 for _ in range(40))]
+    brute = max(sum(began <= begin and end < began + 1 for begin, end in spans) for began, _ in spans)
+    assert _limits_bound.most_within(spans, 1) == brute
+    assert _limits_bound.most_within([], 1) == 0
+
+
+@pytest.mark.parametrize(("admitted", "over"), [(2000, 0), (2001, 1)])
+def test_local_leases_are_held_against_the_bound(admitted, over, run, monkeypatch):
+    class Crew:
+        def do(self, function, *args):
+            return [[(n / 10_000, n / 10_000) for n in range(admitted)]]
+
+    monkeypatch.setattr(_limits_local, "Crew", lambda size: contextlib.nullcontext(Crew()))
+    rows = list(_limits_local.local(versus(rates=("100000/second",), goal={"over": 0})).rows(run))
+    assert {each.extra["over"] for each in rows} == {over}
+    assert rows[0].met is (over == 0)
+
+
+def test_a_hammering_process_tells_of_its_admissions(run):
+    until = time.monotonic() + 0.05
+    spans = _limits_local.hammer(run.url, {"lease_tokens": "auto"}, 0.0, until)
+    assert spans
+    assert all(begin <= end for begin, end in spans)
+    assert max(begin for begin, _ in spans) < until
+
+
+def test_memory_is_of_so_many_keys_that_were_charged_alike(run, monkeypatch):
+    monkeypatch.setattr(_limits_memory, "SIZES", (10, 25, 30))
+    monkeypatch.setattr(_limits_memory, "FEW", 10)
+    monkeypatch.setattr(_limits_memory, "BATCH", 7)
+    monkeypatch.setattr(_limits_memory, "PERIOD", 0.01)
+    rows = list(_limits_memory.memory(versus(rates=("100000/second",), goal={"ours": 512})).rows(run))
+    assert [each.name for each in rows if not each.pinned] == [
+        f"limits.x.{size}{kind}" for size in (10, 30) for kind in ("", ".time")
+    ]
+    assert all(100 < each.ours < 2000 for each in rows if each.unit == "B")
+    assert len(run.server.cli("KEYS", "*:w")) == 30
+    names = [each.name for each in _limits_memory.flat(versus(rates=("100000/second",))).rows(run) if not each.pinned]
+    assert names == ["limits.x.30"]
+
+
+def test_what_would_not_fit_is_skipped(run, monkeypatch):
+    monkeypatch.setattr(_limits_memory, "ROOM", 1000)
+    monkeypatch.setattr(_limits_memory, "PERIOD", 0.01)
+    with pytest.raises(_rows.Skip, match="keys would take more than"):
+        list(_limits_memory.memory(versus(rates=("100000/second",))).rows(run))
+
+
+def test_the_plot_of_admissions_counts_the_latest_period(tmp_path):
+    times, counts = admissions.latest([0.25, 0.5, 1.5])
+    assert (times, counts) == ([0.0, 0.25, 0.5, 1.25, 1.5, 1.5, 2.5], [0, 1, 2, 1, 0, 1, 0])
+    story = admissions.Story("window", 3, [(0.25, 0.25), (0.5, 0.5), (1.5, 1.5)], [0.4, 0.6, 0.8])
+    assert list(story.figures().values()) == [3, 3, 2, 3]
+    assert admissions.markdown([story]).endswith("| window | 3 | 3 | 2 | 3 |")
+    pytest.importorskip("matplotlib")
+    admissions.draw(tmp_path / "plot.svg", [story])
+    assert "window" in (tmp_path / "plot.svg").read_text()
+
+
 def test_a_failing_case_is_told_and_the_others_go_on(run, capsys):
     def failing(run):
         yield row()
@@ -194,7 +313,7 @@ def test_plot(tmp_path):
 
 def test_without_a_name_the_benches_are_listed():
     done = subprocess.run([ROOT / "scripts" / "bench"], capture_output=True, text=True, check=True)
-    assert {"cache", "interrupts", "stampede"} <= set(done.stdout.split())
+    assert {"cache", "limits", "admissions", "interrupts", "stampede"} <= set(done.stdout.split())
     assert not any(name.startswith("_") for name in done.stdout.split())
 
 

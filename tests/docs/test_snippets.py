@@ -14,7 +14,7 @@ import re
 import sys
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -23,8 +23,9 @@ from typing import Any, NamedTuple, get_args
 import pytest
 from celery import _state
 
-from workerkit import WorkerKit
+from workerkit import WorkerKit, http
 from workerkit.api.cache import AioCache
+from workerkit.api.limiter import AioLimiter
 from workerkit.api.memo import AioMemo
 from workerkit.api.settings import Settings
 from workerkit.cache.computation import Computation, Source
@@ -33,13 +34,18 @@ from workerkit.cache.ledger import CacheStats
 from workerkit.core import events
 from workerkit.core.clock import ServerClock
 from workerkit.core.durations import humanize, seconds
+from workerkit.http import RateLimitedTransport
 from workerkit.io import server
+from workerkit.limits.decision import Decision, Reservation
+from workerkit.limits.lease import Slot
+from workerkit.limits.tally import KeyCount, LimitStats
+from workerkit.limits.usage import RateUsage, Usage
 
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
-REFERENCE = (ROOT / "docs" / "reference" / "memoize.md").read_text()
+REFERENCE, LIMITS = ((ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("memoize", "limiter"))
 # Blocks that are compiled and not run, and why: {(name of the page, number of the block): reason}.
 NOT_RUN: dict[tuple[str, int], str] = {}
 INSIDE = {"skipped", "spare", "tags", "token"}  # what a computation has for the cache's own use
@@ -149,16 +155,36 @@ def test_every_block_is_found(page: Path) -> None:
     assert found["setup"] == page.read_text().count("<!-- setup")
 
 
-SHOWN = "\n".join(part.text for page in PAGES for part in parts(page) if part.kind == "python")
+def shown(pages: Iterable[Path]) -> str:
+    return "\n".join(part.text for page in pages for part in parts(page) if part.kind == "python")
+
+
+SHOWN, SHOWN_LIMITS = shown(PAGES), shown(page for page in PAGES if page.stem.startswith("limit-"))
 OPTIONS = {name: each.default for name, each in inspect.signature(WorkerKit.memoize).parameters.items()}
 del OPTIONS["self"]
 VERBS = [name for name in vars(AioMemo) if not name.startswith("_")]
 CACHE_VERBS = [name for name in vars(AioCache) if not name.startswith("_")]
+LIMIT_OPTIONS, TRANSPORT_OPTIONS = (
+    {name: each.default for name, each in inspect.signature(made).parameters.items() if each.kind is each.KEYWORD_ONLY}
+    for made in (WorkerKit.limiter, RateLimitedTransport)
+)
+LIMIT_VERBS = [name for name in vars(AioLimiter) if not name.startswith("_")]
+OWN = {
+    "charged",
+    "end",
+    "ends",
+    "exact",
+    "holder",
+    "key",
+    "leased",
+    "renewed",
+    "stamp",
+}  # what admissions keep for themselves
 
 
-def table(heading: str) -> dict[str, list[str]]:
+def table(heading: str, reference: str = REFERENCE) -> dict[str, list[str]]:
     """The rows of the table under a heading of the reference, by the names in their first cells."""
-    _, _, rest = REFERENCE.partition(f"\n## {heading}\n")
+    _, _, rest = reference.partition(f"\n## {heading}\n")
     lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return {name: row[1:] for row in cells for name in re.findall(r"`([\w.]+)", row[0])}
@@ -198,6 +224,55 @@ def test_every_verb_is_shown(verb: str) -> None:
     assert f"{verb}(" in SHOWN
     handle, _, name = verb.rpartition(".")
     assert verb == "memo.key" or f"{handle}.aio.{name}(" in SHOWN
+
+
+def written(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+@pytest.mark.parametrize(("heading", "options"), [("Options", LIMIT_OPTIONS), ("Transports", TRANSPORT_OPTIONS)])
+def test_a_limiter_s_options_and_their_defaults(heading: str, options: dict[str, Any]) -> None:
+    found = {name: cells[-1].partition("`:")[0].strip("`") for name, cells in table(heading, LIMITS).items()}
+    assert found == {name: written(default) for name, default in options.items()}
+
+
+def test_everything_of_a_limiter_has_its_row() -> None:
+    records = (Usage, RateUsage)
+    assert set(table("Verbs", LIMITS)) == {*LIMIT_VERBS, "aio"}
+    assert {each: set(table(each.__name__, LIMITS)) for each in records} == {
+        each: {field.name for field in fields(each)} for each in records
+    }
+    assert set(table("Reservation", LIMITS)) == {field.name for field in fields(Reservation)} - OWN
+    assert set(table("Decision", LIMITS)) == {*Decision._fields, "bound_by"}
+    assert set(table("Slot", LIMITS)) == {name for name in dir(Slot) if not name.startswith("_")} - OWN
+    assert set(table("LimitStats", LIMITS)) == set(LimitStats._fields)
+    assert set(table("KeyCount", LIMITS)) == {*KeyCount._fields, "asked"}
+    limit_events = {each.name: each for each in events.Event.__subclasses__() if each.name.startswith("limits.")}
+    assert set(table("Events", LIMITS)) == set(limit_events)
+    for name, event in limit_events.items():
+        assert set(re.findall(r"`(\w+)`", table("Events", LIMITS)[name][0])) == {each.name for each in fields(event)}
+
+
+@pytest.mark.parametrize("name", LIMIT_OPTIONS)
+def test_every_option_of_a_limiter_is_shown(name: str) -> None:
+    assert re.search(rf'kit\.limiter\(".*\b{name}=', SHOWN_LIMITS)
+
+
+@pytest.mark.parametrize("name", TRANSPORT_OPTIONS)
+def test_every_option_of_a_transport_is_shown(name: str) -> None:
+    assert re.search(rf"RateLimited(?:Transport|Adapter)\(.*\b{name}=", SHOWN_LIMITS)
+
+
+@pytest.mark.parametrize("verb", LIMIT_VERBS)
+def test_every_verb_of_a_limiter_is_shown(verb: str) -> None:
+    assert re.search(rf"\b(?!aio\b)\w+\.{verb}\(", SHOWN_LIMITS)
+    assert f".aio.{verb}(" in SHOWN_LIMITS
+
+
+@pytest.mark.parametrize("name", [*http.__all__])
+def test_every_transport_is_shown(name: str) -> None:
+    assert f"{name}(" in SHOWN_LIMITS
+    assert f"`{name}" in LIMITS
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)

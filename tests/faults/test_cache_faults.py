@@ -181,7 +181,7 @@ def test_no_call_fails_and_no_invalidation_is_lost_in_silence(fresh_server, faul
 
 @pytest.mark.parametrize("which", ["value", "lease", "tag", "added tag", "ledger"])
 def test_a_key_of_a_wrong_type(fresh_server, which):
-    functions = Functions(fresh_server.url)
+    functions = Functions(fresh_server.url, timeout=10)
     kit, memo = functions.kit, functions.fn.memo
     kit.ping()
     key = functions.keys(which)
@@ -206,7 +206,7 @@ def test_a_key_of_a_wrong_type(fresh_server, which):
 
 @pytest.mark.parametrize("data", [b"", b"wk", b"garbage" * 40], ids=["empty", "cut", "noise"])
 def test_a_corrupt_entry(fresh_server, data):
-    functions = Functions(fresh_server.url)
+    functions = Functions(fresh_server.url, timeout=10)
     assert functions.answers([1])[0] == []
     fresh_server.cli("SET", functions.keys("value"), data, "EX", 60)
     assert functions.fn.memo.entry(1).source == "computed"

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.rig import CHARGE, Rig, aio_outcome, at_once, charge, command, get, outcome, until
+from workerkit.core.breaker import Breaker
 from workerkit.core.flow import Batch
 from workerkit.core.lua import Script
 from workerkit.errors import OutcomeUnknown, StoreUnavailable
@@ -31,6 +32,7 @@ def blocked(server):
 def test_calls_that_timed_out_on_a_frozen_server_are_not_executed_when_it_wakes(fresh_server):
     rig = Rig(fresh_server.url, timeout=0.3, options=PoolOptions(minimum=2 * CALLS))
     rig.warm(2 * CALLS)
+    rig.server.breaker = Breaker(10**6)  # so that a call that begins after others have failed is made too
     late = [command("INCR", "late", once=True)] * CALLS  # no "not after": what happens without one
     fresh_server.freeze()
     answers = at_once([lambda call=call: rig.runner.call(call) for call in [charge("charged")] * CALLS + late])
@@ -130,12 +132,12 @@ def test_a_server_clock_that_jumped_is_learned_anew_in_both_directions(other_ser
 
 
 def test_a_call_that_reaches_the_server_too_late_is_refused_there(fresh_server):
-    rig = Rig(fresh_server.url, timeout=0.3)
+    rig = Rig(fresh_server.url)
     rig.warm()
-    rig.server.clock._offset_us -= 1_000_000  # as if the reply that taught it had taken a second
+    rig.server.clock._offset_us -= 60_000_000  # as if the reply that taught it had taken a minute
     assert rig.runner.call(charge("count")) == 1  # the refusal taught it better
     behind = int(fresh_server.cli("TIME")[0]) * 1_000_000 - rig.server.clock.at(time.monotonic())
-    assert abs(behind) < 1_100_000
+    assert abs(behind) < 10_000_000
     assert rig.runner.call(charge("count")) == 2
 
 

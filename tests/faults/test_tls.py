@@ -30,7 +30,7 @@ def foreign_ca(server, tmp_path_factory):
     return TlsFront(server, tmp_path_factory.mktemp("foreign")).ca
 
 
-def both_sides(url, timeout=1.0):
+def both_sides(url, timeout=10.0):
     rig = Rig(url, timeout=timeout)
     return outcome(lambda: rig.runner.call(get("key"))), asyncio.run(aio_outcome(rig.aio.call(get("key"))))
 

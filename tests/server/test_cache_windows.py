@@ -19,8 +19,8 @@ def kit(redis_url):
 def test_an_old_value_is_served_only_in_its_windows_and_flagged(kit, redis_url, callers):
     source = Source(1)
     clock = Clock(kit)
-    options = {"stale": "100s", "stale_if_error": "1000s"}
-    fn = callers.memoize(kit, lambda memo: source.read(), "10s", **options)
+    options = {"stale": 10_000, "stale_if_error": 100_000}  # so long that what really passes makes no difference
+    fn = callers.memoize(kit, lambda memo: source.read(), 1000, **options)
     asynchronous = isinstance(callers, Coroutines)
 
     def entry():
@@ -31,30 +31,30 @@ def test_an_old_value_is_served_only_in_its_windows_and_flagged(kit, redis_url, 
         return got.result(10).value, got.result(10).source
 
     assert taken(entry()) == (1, "computed")
-    clock.late = 9
+    clock.late = 900
     assert taken(entry()) == (1, "hit")
 
-    clock.late = 11  # stale: served to all but the one who refreshes
+    clock.late = 1_100  # stale: served to all but the one who refreshes
     source.value = 2
     source.hold()
     refreshing = entry()
     until(lambda: source.reads == 2)
     assert [taken(entry()) for _ in range(5)] == [(1, "stale")] * 5
-    assert 11 <= entry().result(10).age < 12
+    assert 1_100 <= entry().result(10).age < 1_200
     source.go()
     assert taken(refreshing) == (2, "computed")
     assert taken(entry()) == (2, "hit")
 
-    clock.late = 11 + 109  # stale still, and the refresh fails
+    clock.late = 1_100 + 10_900  # stale still, and the refresh fails
     source.failing = True
     assert taken(entry()) == (2, "error")
     assert [taken(entry()) for _ in range(5)] == [(2, "stale")] * 5  # backing off
-    clock.late = 11 + 111  # kept for errors only
+    clock.late = 1_100 + 11_100  # kept for errors only
     assert [taken(entry()) for _ in range(5)] == [(2, "error")] * 5
     assert source.reads == 3
-    clock.late = 11 + 1009
+    clock.late = 1_100 + 100_900
     assert taken(entry()) == (2, "error")
-    clock.late = 11 + 1011
+    clock.late = 1_100 + 101_100
     assert isinstance(outcome(lambda: entry().result(10)), LookupError)
     assert source.reads == 4
 

@@ -200,7 +200,7 @@ def test_every_write_moves_the_ttl_and_none_the_age(redis_server: RunningServer,
     job = jobs.begin("j", Import, ttl="1h", max_age="2h", keep="10m")
     age = redis_server.cli("HGET", key_of("j"), "expires")
     for write in ("update", "add", "progress", "heartbeat", "each", "each, total"):
-        redis_server.cli("PEXPIRE", key_of("j"), 1000)
+        redis_server.cli("PEXPIRE", key_of("j"), 60_000)
         WRITES[write](job)
         assert 3_500_000 < ttl_ms(redis_server) <= 3_600_000, write
     now_us = int(time.time() * 1e6)
@@ -259,8 +259,10 @@ def test_many_attempts_keep_the_record_small(redis_server: RunningServer, engine
 
 
 def test_a_late_begin_fences_nobody(fresh_server: RunningServer) -> None:
-    jobs, late = Jobs(make_engine(fresh_server.url)), Jobs(make_engine(fresh_server.url, timeout=0.1))
+    engine = make_engine(fresh_server.url)
+    jobs, late = Jobs(make_engine(fresh_server.url)), Jobs(engine)
     late.begin("warm", Import)  # the script is known, the connection is there
+    engine.runner._timeout = 0.1
     live = jobs.begin("j", Import)
     fresh_server.freeze()
     with pytest.raises(OutcomeUnknown):
@@ -425,10 +427,10 @@ def test_cancel_reaches_a_running_function_by_its_heartbeat(redis_url: str) -> N
 
 def test_the_heartbeat_keeps_a_silent_job_alive(redis_server: RunningServer, redis_url: str) -> None:
     engine = make_engine(redis_url, heartbeat="20ms")
-    with Jobs(engine).begin("j", Import, ttl="5s"):
+    with Jobs(engine).begin("j", Import, ttl="50s"):
         first = redis_server.cli("HGET", key_of("j"), "heartbeat")
-        redis_server.cli("PEXPIRE", key_of("j"), 3000)
-        wait_for(lambda: redis_server.cli("HGET", key_of("j"), "heartbeat") != first and ttl_ms(redis_server) > 4000)
+        redis_server.cli("PEXPIRE", key_of("j"), 30_000)
+        wait_for(lambda: redis_server.cli("HGET", key_of("j"), "heartbeat") != first and ttl_ms(redis_server) > 40_000)
     engine.close()
 
 

@@ -73,19 +73,18 @@ def test_a_connection_is_kept_and_the_answer_depends_on_the_name_only(api):
 
 
 def test_the_limit_holds_exactly_under_a_burst(api, log):
-    end = 0.0
+    counts: Counter[int] = Counter()
 
     async def hammer(name):
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         answers = []
-        while asyncio.get_running_loop().time() < end:
+        while counts[200] < 75:  # the burst must outlast a window
             answers.append(await ask(reader, writer, f"/lookup/{name}"))
+            counts[answers[-1][0]] += 1
         writer.close()
         return answers
 
     async def burst():
-        nonlocal end
-        end = asyncio.get_running_loop().time() + 1.5
         return await asyncio.gather(*(hammer(name) for name in range(20)))
 
     answers = [each for some in asyncio.run(burst()) for each in some]
@@ -96,7 +95,6 @@ def test_the_limit_holds_exactly_under_a_burst(api, log):
     assert Counter(status for status, _, _ in answers) == Counter(json.loads(line)["status"] for line in lines)
     assert verdict.max_concurrent == 5
     assert verdict.max_in_any_second <= 50
-    assert verdict.calls > 50, "the burst must outlast a window"
     assert verdict.violations == 0
     refused = [(headers, body) for status, headers, body in answers if status == 429]
     assert len(refused) == judge(lines).rejected > 0

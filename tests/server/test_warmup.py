@@ -55,16 +55,17 @@ def test_a_tick_is_claimed_once_and_taken_over(
 def test_fresh_entries_are_left_alone(kit: WorkerKit, events: list[Event]) -> None:
     calls = []
 
-    @kit.memoize("10s")
+    @kit.memoize("10h")
     def rate(pair: str) -> str:
         calls.append(pair)
         return pair
 
-    warmup = kit.warmup(rate, every="2s", args=["EUR", ("USD",)])
+    # Hours, so that no tick is likely to come between two lines.
+    warmup = kit.warmup(rate, every="2h", args=["EUR", ("USD",)])
     assert warmup.run_due() == (2, 0, 0, 0)
     assert warmup.run_due() is None
     assert warmup.run() == (0, 2, 0, 0)
-    early = kit.warmup(rate, every="20s", args=lambda: iter(["EUR"]), name="early")
+    early = kit.warmup(rate, every="20h", args=lambda: iter(["EUR"]), name="early")
     assert early.run() == (1, 0, 0, 0)  # it would expire before the next tick
     assert calls == ["EUR", "USD", "EUR"]
     assert rate("EUR") == "EUR"

@@ -55,8 +55,11 @@ def test_a_retry_and_a_replaced_task_are_other_executions() -> None:
 
 
 def test_turns_are_as_far_apart_as_the_rate_that_refused() -> None:
-    rates = parse_rates("100/s", "3600/h")
-    assert interval_us(rates, "100/s") == 10_000
-    assert interval_us(rates, "3600/h") == 1_000_000
-    assert interval_us(rates, "concurrency") == 10_000
+    charges = [(rate, 1) for rate in parse_rates("100/s", "3600/h")]
+    assert interval_us(charges, "100/s") == 10_000
+    assert interval_us(charges, "3600/h") == 1_000_000
+    assert interval_us(charges, "concurrency") == 10_000
     assert interval_us((), "concurrency") == 10_000
+    dear = list(zip(parse_rates("60/m", "6000 tokens/m"), (1, 800), strict=True))
+    assert interval_us(dear, "6000 tokens/m") == 8_000_000
+    assert interval_us(dear, "60/m") == 1_000_000

@@ -76,6 +76,9 @@ class Broker:
         monkeypatch.syspath_prepend(str(APPS))
         monkeypatch.setenv("TEST_SOCKET", str(server.socket))
         monkeypatch.setenv("TEST_DIRECTORY", str(directory))
+        # A machine that stalls for a second is no fault of a server's.
+        monkeypatch.setenv("WORKERKIT_TIMEOUT", "10")
+        monkeypatch.setenv("WORKERKIT_POOL_TIMEOUT", "10")
         self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(APPS), *sys.path])}
 
     def load(self, module: str) -> Any:

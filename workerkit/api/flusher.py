@@ -11,6 +11,7 @@ from weakref import WeakMethod
 from workerkit.cache.ledger import Index, Ledger
 from workerkit.core.flow import Batch, Flow
 from workerkit.errors import StoreUnavailable
+from workerkit.limits.tally import Tally
 
 if TYPE_CHECKING:
     from workerkit.api.engine import Engine
@@ -19,11 +20,15 @@ INTERVAL = 1.0
 
 
 class Flusher:
-    """Asks each ledger for what it has, and sends it. Begins with the first use in a process, so after any fork."""
+    """Asks each ledger and each tally for what it has, and sends it.
+
+    Begins with the first use in a process, so after any fork.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ledgers: list[Ledger] = []
+        self._tallies: list[Tally] = []
         self.running = False  # in this process
         self._loop: asyncio.AbstractEventLoop | None = None
         forked = WeakMethod(self._forked)
@@ -35,11 +40,21 @@ class Flusher:
     def add(self, ledger: Ledger) -> None:
         self._ledgers.append(ledger)
 
+    def add_tally(self, tally: Tally) -> None:
+        self._tallies.append(tally)
+
     def start(self) -> None:
         """See to it that a thread of this process flushes."""
         if not self.running:
             self.running = True
             self._engine.ticker.every(INTERVAL, "counts", self._beat)
+
+    def begin(self) -> None:
+        """See to it that somebody flushes: a task of the running loop, or a thread where there is none."""
+        if asyncio._get_running_loop() is None:  # noqa: SLF001 - documented, and does not raise
+            self.start()
+        else:
+            self.aio_started()
 
     def aio_started(self) -> None:
         """See to it that a task of the running loop flushes."""
@@ -66,6 +81,16 @@ class Flusher:
 
     def flow(self) -> Flow[None]:
         """`flush` as a Flow."""
+        failed: StoreUnavailable | None = None
+        for flush in (self._flush_ledgers, self._flush_tallies):
+            try:
+                yield from flush()
+            except StoreUnavailable as error:  # the other store may be well
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _flush_ledgers(self) -> Flow[None]:
         taken = [(ledger, counts) for ledger in self._ledgers if (counts := ledger.take())]
         if not taken:
             return
@@ -75,4 +100,15 @@ class Flusher:
         except StoreUnavailable:
             for ledger, counts in taken:
                 ledger.give_back(counts)
+            raise
+
+    def _flush_tallies(self) -> Flow[None]:
+        taken = [(tally, counts) for tally in self._tallies if (counts := tally.take())]
+        if not taken:
+            return
+        try:
+            yield from Batch(*[tally.add(counts) for tally, counts in taken])
+        except StoreUnavailable:
+            for tally, counts in taken:
+                tally.give_back(counts)
             raise

@@ -15,9 +15,12 @@ Exit = Callable[[T, BaseException | None], Flow[Any]]
 
 
 class Plan(Generic[T]):
-    """How to hold: `enter` answers the held thing, `renew` (every `interval` seconds) keeps it, `leave` lets it go."""
+    """How to hold: `enter` answers the held thing, `renew` (every `interval` seconds) keeps it, `leave` lets it go.
 
-    __slots__ = ("enter", "interval", "leave", "renew", "what")
+    `kept` says whether what was entered needs renewing at all.
+    """
+
+    __slots__ = ("enter", "interval", "kept", "leave", "renew", "what")
 
     def __init__(
         self,
@@ -27,12 +30,14 @@ class Plan(Generic[T]):
         *,
         renew: Callable[[T], Call[Any]] | None = None,
         interval: float = 0.0,
+        kept: Callable[[T], bool] = lambda _: True,
     ) -> None:
         self.what = what
         self.enter = enter
         self.leave = leave
         self.renew = renew
         self.interval = interval
+        self.kept = kept
 
 
 class Held(Generic[T]):
@@ -45,7 +50,7 @@ class Held(Generic[T]):
     def __enter__(self) -> T:
         plan, engine = self._plan, self._engine
         self._value = value = engine.runner.run(plan.enter())
-        renew = plan.renew
+        renew = plan.renew if plan.kept(value) else None
         self._beat = (
             engine.ticker.every(plan.interval, plan.what, lambda: engine.runner.call(renew(value))) if renew else None
         )
@@ -67,7 +72,7 @@ class AioHeld(Generic[T]):
     async def __aenter__(self) -> T:
         plan, engine = self._plan, self._engine
         self._value = value = await engine.aio_runner.run(plan.enter())
-        renew = plan.renew
+        renew = plan.renew if plan.kept(value) else None
         self._beat = (
             engine.aio_ticker.every(plan.interval, plan.what, lambda: engine.aio_runner.call(renew(value)))
             if renew

@@ -18,6 +18,7 @@ from workerkit.api.memoize import Memoize, Memoized, memoize
 from workerkit.api.options import Options, Refresh, Text, Ttl
 from workerkit.api.recording import JobDecorator, job
 from workerkit.api.settings import Settings, load
+from workerkit.api.standin import WhenDown
 from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
 from workerkit.api.throttle import Throttle, throttle
 from workerkit.api.warmup import Warmup, Warmups
@@ -27,6 +28,7 @@ from workerkit.core.durations import Duration
 from workerkit.core.events import Hook, Hooks
 from workerkit.errors import DefinitionError
 from workerkit.io.clients import Client, aio_client, client
+from workerkit.limits.definition import Algorithm, Count
 
 if TYPE_CHECKING:
     from typing import ParamSpec
@@ -160,35 +162,72 @@ class WorkerKit:
         self,
         name: str,
         *rates: str,
+        algorithm: Algorithm = "window",
+        burst: int | None = None,
         concurrency: int | None = None,
         margin: Duration | None = None,
         lease: Duration = 10.0,
-        when_down: Literal["closed", "open"] = "closed",
+        count: Count = "request",
+        when_down: WhenDown = "closed",
+        lease_tokens: int | Literal["auto"] | None = None,
+        name_keys: bool = False,
     ) -> Limiter:
         """A limit shared by all processes, such as `kit.limiter("stripe", "100/s", "5000/h", concurrency=20)`.
 
-        Never more than N in any T for each rate N/T, and never more than `concurrency` slots at once, decided in one
-        atomic step. `margin` is added to every T to cover the spread of delays on the way to the called API. A slot's
-        `lease` is renewed while it is held. When Redis is down, `when_down` decides: "closed" raises StoreUnavailable,
-        "open" admits.
+        All rates and the cap on slots held at once are decided in one atomic step. A rate may count units of its own:
+        "90000 tokens/m". `algorithm`: "window" never admits more than N in any T; "gcra" paces calls evenly and lets
+        `burst` of them run ahead (at most burst + rate x T in any T; a tenth of N by default); "fixed" counts by the
+        clock's own windows, as some APIs do, so up to 2N around their boundaries. All of it may be changed with a
+        deploy, a lease at most threefold at a time.
+
+        `margin` is added to every T, to cover how much the delays on the way to the called API spread. With
+        `count="response"` none is needed: a charge counts until its slot has ended, when the response has come, and a
+        period longer. A slot's `lease` is renewed while it is held: how long a killed holder's stays taken.
+
+        `when_down` is what Redis being down means: "closed" raises StoreUnavailable (or OutcomeUnknown: perhaps
+        charged, not admitted); "open" admits, "local" admits this process's share of the limit, both told by an event
+        and in `bound_by`.
+
+        With `lease_tokens` a process takes that many tokens at once ("auto": by its demand), and `try_acquire` hands
+        them out without asking Redis; they are good for a fiftieth of the shortest period (0.1 s at most), by which
+        every period is counted longer. For windows of calls alone. With `name_keys` listings name the keys, which then
+        stand in Redis as they are; otherwise there are only digests of them.
 
         Raises DefinitionError for a rate or option that will not do.
         """
         return Limiter(
-            self.engine, name, *rates, concurrency=concurrency, margin=margin, lease=lease, when_down=when_down
+            self.engine,
+            name,
+            *rates,
+            algorithm=algorithm,
+            burst=burst,
+            concurrency=concurrency,
+            margin=margin,
+            lease=lease,
+            count=count,
+            when_down=when_down,
+            lease_tokens=lease_tokens,
+            name_keys=name_keys,
         )
 
     def throttle(
-        self, limiter: Limiter, *, key: str | Callable[..., object] = "", cost: int = 1, wait: Duration | None = None
+        self,
+        limiter: Limiter,
+        *,
+        key: str | Callable[..., object] = "",
+        cost: int = 1,
+        wait: Duration | None = None,
+        **units: int,
     ) -> Throttle:
         """Admit each execution by `limiter`; a task over the limit is parked and comes back by itself, no retry burned.
 
-        `key` is a template or function of the arguments. Outside a task the call waits at most `wait` for its turn,
-        then raises RateLimited. Needs `acks_late` and `reject_on_worker_lost`, which the kit sets.
+        `key` is a template or function of the arguments; `cost` and units are what an execution counts for. Outside a
+        task the call waits at most `wait` for its turn, then raises RateLimited. Needs `acks_late` and
+        `reject_on_worker_lost`, which the kit sets.
 
         Raises DefinitionError for a template that names no argument, or a wrong order of decorators.
         """
-        return throttle(self.engine, limiter, key=key, cost=cost, wait=wait)
+        return throttle(self.engine, limiter, key=key, cost=cost, wait=wait, units=units)
 
     def job(
         self,

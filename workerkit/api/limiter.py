@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, get_args
-from uuid import uuid4
 
+from workerkit.api.admissions import Admissions, Down
 from workerkit.api.engine import Engine
-from workerkit.api.held import AioHeld, Held, Plan
-from workerkit.core.call import Call
-from workerkit.core.durations import Duration, seconds
-from workerkit.core.encoding import digest
-from workerkit.core.events import BackgroundTrouble, LimitOpen
-from workerkit.core.flow import Flow
-from workerkit.core.keys import Keys
+from workerkit.api.held import AioHeld, Held
+from workerkit.api.standin import WhenDown
+from workerkit.core.durations import Duration
 from workerkit.core.rates import parse_rates
-from workerkit.errors import DefinitionError, OutcomeUnknown, RateLimited, StoreError, StoreUnavailable
-from workerkit.limits.decision import Decision
+from workerkit.limits.decision import Decision, Reservation
+from workerkit.limits.definition import LEASE, Algorithm, Count, Definition, LeaseTokens
+from workerkit.limits.headers import Advice
 from workerkit.limits.lease import Slot
-from workerkit.limits.limiter import LEASE, LimitPolicy
-
-WhenDown = Literal["closed", "open"]
-_Down = (StoreUnavailable, OutcomeUnknown)
+from workerkit.limits.tally import KeyCount, LimitStats
+from workerkit.limits.usage import Usage
 
 
-class Limiter:
-    """Never more than each rate's amount in *any* of its periods, and at most `concurrency` holders at once.
+class Limiter(Admissions):
+    """A limit shared by all processes; `kit.limiter` says what its options mean.
 
-    rates: "100/s", "5000/h". concurrency: the cap on slots held at once. margin: added to every period, to cover how
-    much the delays between us and the limited service spread. lease: how long the slot of a killed holder stays taken;
-    live holders renew theirs. All of it may be changed with a deploy, a lease at most threefold at a time. when_down:
-    what Redis being down means: "closed" raises StoreUnavailable (or OutcomeUnknown: perhaps charged, not admitted),
-    "open" admits, marked `bound_by="down"` and told by an event.
-
-    `key` (any text; only its digest is stored) gives every account, host, ... a count of its own. `.aio` has the same
-    verbs for coroutines. The algorithm is described in `limits/window.lua`.
+    `key` (any text; only its digest is stored) gives every account, host, ... a count of its own. `cost` is what a call
+    counts for, where a rate counts calls; every other unit of the rates is named: `slot(tokens=800)`. `.aio` has the
+    same verbs for coroutines. The algorithms are described in `limits/window.lua`, `gcra.lua` and `fixed.lua`.
     """
 
     def __init__(
@@ -42,161 +31,203 @@ class Limiter:
         engine: Engine,
         name: str,
         *rates: str,
+        algorithm: Algorithm = "window",
+        burst: int | None = None,
         concurrency: int | None = None,
         margin: Duration | None = None,
         lease: Duration = LEASE,
+        count: Count = "request",
         when_down: WhenDown = "closed",
+        lease_tokens: LeaseTokens = None,
+        name_keys: bool = False,
     ) -> None:
-        parsed = parse_rates(*rates) if rates or concurrency is None else ()
-        self.policy = LimitPolicy(name, parsed, concurrency=concurrency, margin=margin, lease=lease)
-        if when_down not in get_args(WhenDown):
-            raise DefinitionError(
-                f"limiter {name}: when_down={when_down!r} must be 'closed' or 'open' ('local' is not there yet)"
-            )
-        self._engine = engine
-        self._open = when_down == "open"
+        definition = Definition(
+            name,
+            parse_rates(*rates) if rates or concurrency is None else (),
+            algorithm=algorithm,
+            burst=burst,
+            concurrency=concurrency,
+            margin=margin,
+            lease=lease,
+            count=count,
+            lease_tokens=lease_tokens,
+        )
+        super().__init__(engine, definition, when_down=when_down, name_keys=name_keys)
 
     @cached_property
     def aio(self) -> AioLimiter:
-        return AioLimiter(self, self._engine)
+        """The same verbs for coroutines."""
+        return AioLimiter(self)
 
-    @property
-    def name(self) -> str:
-        return self.policy.name
+    def try_acquire(self, key: str = "", *, cost: int = 1, **units: int) -> Decision:
+        """Charge every rate if all have room, else change nothing; does not wait.
 
-    @cached_property
-    def keys(self) -> Keys:
-        return self._engine.keys("g")
-
-    def part(self, key: str) -> str:
-        """What stands for `key` in Redis: a digest, keyed with the kit's secret, as keys may be secrets themselves."""
-        if not isinstance(key, str):
-            raise DefinitionError(f"limiter {self.name}: key must be text, not {type(key).__name__}; write str(...)")
-        return digest(key.encode("utf-8", "surrogatepass"), self._engine.secret)
-
-    def try_acquire(self, key: str = "", *, cost: int = 1) -> Decision:
-        """Charge `cost` to every rate if all have room, else change nothing; does not wait.
-
-        Raises DefinitionError when `cost` is no whole number from 1 to every rate's amount, or when the limiter has a
-        concurrency cap (what is held needs `slot`). When Redis is down: see `when_down`.
+        Raises DefinitionError when a cost is no whole number from 1 to what its rate can admit at once, when a unit is
+        missing or unknown, or when the limiter has a concurrency cap or counts responses (what is held needs `slot`).
+        When Redis is down: see `when_down`.
         """
-        call = self.attempt(key, cost)
+        token = self.token(key, cost, units)
+        if token is not None:
+            return token
+        runner, flusher = self.engine.runner, self.engine.flusher
+        if not flusher.running:
+            flusher.start()
         try:
-            return self._engine.runner.call(call)
-        except _Down as error:
-            return self.unseen(error)
+            if self.straight:
+                decision = runner.call(self.attempt(key, cost, units))
+            else:
+                decision = runner.run(self.deciding(key, cost, units))
+        except Down as error:
+            return self.unseen(error, key, self.definition.costs(cost, units))
+        self.tally.note(key, decision.allowed)
+        return decision
 
-    def slot(self, key: str = "", *, cost: int = 1, wait: Duration | None = None) -> Held[Slot]:
+    def slot(self, key: str = "", *, cost: int = 1, wait: Duration | None = None, **units: int) -> Held[Slot]:
         """`with limiter.slot(...) as slot:` charges the rates and holds a place under the cap, renewed until the end.
 
-        wait: how long to wait for it at most; None does not wait. Raises RateLimited when refused for longer than that
-        (at once, if waiting cannot suffice), DefinitionError as `try_acquire`. A holder that outlives its lease
-        (paused, cut off) is told by `slot.lost`. When Redis is down: see `when_down`; if it is at the end, the slot
-        comes free after one lease.
+        wait: how long to wait for it at most; None does not wait. Within a task, a slot inside a slot of the same key
+        takes no second place. Raises RateLimited when refused for longer than that (at once, if waiting cannot
+        suffice), DefinitionError as `try_acquire`. A holder that outlives its lease (paused, cut off) is told by
+        `slot.lost`. When Redis is down: see `when_down`; if it is at the end, the slot comes free after one lease.
         """
-        return Held(self._engine, self.plan(key, cost=cost, wait=wait))
+        return Held(self.engine, self.plan(key, cost=cost, wait=wait, units=units))
 
-    def peek(self, key: str = "") -> Decision:
-        """What a request of cost 1 would be answered now; charges nothing. Raises StoreError when Redis is down."""
-        return self._engine.runner.call(self.policy.peek(self.keys, self.part(key)))
+    def reserve(self, key: str = "", *, within: Duration, cost: int = 1, **units: int) -> Reservation:
+        """Charge now for a time of one's own, in order of asking: act `delay` seconds from now, `within` at most.
+
+        For algorithm="gcra" without a cap. Raises RateLimited when the time would be later than that (nothing is
+        charged then), DefinitionError as `try_acquire`, StoreError when Redis is down.
+        """
+        return self.engine.runner.run(self.reserving(key, within, cost, units))
+
+    def cancel(self, reservation: Reservation) -> None:
+        """Give a reservation back, as far as nobody was let in or given a later time on its account since.
+
+        Raises StoreError when Redis is down: then it counts as used.
+        """
+        self.engine.runner.call(self.cancelling(reservation))
+
+    def peek(self, key: str = "", *, cost: int = 1, **units: int) -> Decision:
+        """What such a request would be answered now; charges nothing. Raises StoreError when Redis is down."""
+        costs = self.definition.costs(cost, units)
+        return self.engine.runner.call(self.policy.peek(self.keys, self.part(key), costs))
+
+    def usage(self, key: str = "") -> Usage:
+        """What is used of each rate and of the cap, and what was configured or learned. Raises StoreError when Redis
+        is down."""
+        return self.engine.runner.call(self.policy.usage(self.keys, self.part(key)))
+
+    def busiest(self, most: int = 10) -> list[KeyCount]:
+        """The keys that were asked for most in this hour and the one before, about; each process adds its counts every
+        second. By their digests, as `part` makes them, unless the limiter was defined with `name_keys`. Raises
+        StoreError when Redis is down."""
+        return self.engine.runner.call(self.tally.busiest(most))
+
+    def waiting(self, key: str = "") -> list[str]:
+        """Who waits in `slot(wait=...)` for a quarter of a second or longer: host, process and task. Raises StoreError
+        when Redis is down."""
+        return self.engine.runner.call(self.waiters.read(self.part(key)))
+
+    def stats(self) -> LimitStats:
+        """What all processes have decided, this one's latest second included. Raises StoreError when Redis is down."""
+        self.engine.flusher.flush()
+        return self.engine.runner.call(self.tally.read())
 
     def reset(self, key: str = "") -> None:
-        """Forget what was charged, and a pause; held slots stay held. Raises StoreError when Redis is down."""
-        self._engine.runner.call(self.policy.reset(self.keys, self.part(key)))
+        """Forget what was charged and learned, and a pause; held slots stay held. Raises StoreError when Redis is
+        down."""
+        self.engine.runner.call(self.policy.reset(self.keys, self.part(key)))
 
     def pause(self, key: str, duration: Duration) -> None:
         """Refuse everything under `key` for the whole fleet, for so long from now; the latest pause counts.
 
         Raises DefinitionError for a duration that is none or negative, StoreError when Redis is down.
         """
-        self._engine.runner.call(self.policy.pause(self.keys, self.part(key), duration))
+        self.engine.runner.call(self.policy.pause(self.keys, self.part(key), duration))
 
-    def acquire(self, key: str, cost: int, owner: str) -> Flow[Decision]:
-        """One request as a Flow, for those who hold by other means than `slot`: take a lease as `owner`, too."""
-        try:
-            return (yield from self.policy.ask(self.keys, self.part(key), cost, owner))
-        except _Down as error:
-            return self.unseen(error)
+    def configure(self, key: str, *rates: str, concurrency: int | None = None) -> None:
+        """Replace the rates of one key, or its cap, for the whole fleet from the next decision on.
 
-    def plan(self, key: str, *, cost: int = 1, wait: Duration | None = None, owner: str | None = None) -> Plan[Slot]:
-        """How to hold a slot, as `owner` (who may hold it already) or as somebody new."""
-        policy, keys, part = self.policy, self.keys, self.part(key)
-        policy.check_cost(cost)
-        patience = 0.0 if wait is None else seconds(wait, what="wait", zero_ok=True)
+        Kept for a year; `configure(key)` goes back to the definition. What was charged under a rate of the same period
+        still counts. Nothing is learned against configured rates. Raises DefinitionError for rates that will not do or
+        count other units, StoreError when Redis is down.
+        """
+        parsed = parse_rates(*rates) if rates else ()
+        self.engine.runner.call(self.policy.configure(self.keys, self.part(key), parsed, concurrency))
 
-        def enter() -> Flow[Slot]:
-            token = owner or uuid4().hex
-            try:
-                slot = yield from policy.slot(keys, part, cost, token, patience)
-            except _Down as error:
-                slot = Slot(token, self.unseen(error))
-            if not slot.decision.allowed:
-                raise self._refused(key, slot.decision)
-            return slot
+    def learn(self, key: str, advice: Advice) -> None:
+        """Take in what an API's response said (`workerkit.limits.headers.read`): pause, or tighten; never loosen.
 
-        def leave(slot: Slot, _: BaseException | None) -> Flow[None]:
-            if policy.concurrency and slot.decision.bound_by != "down":
-                try:
-                    yield from policy.release(keys, part, slot.owner)
-                except StoreError as error:  # must not replace what the block did; the lease ends by itself
-                    self._engine.hooks.emit(BackgroundTrouble(what, str(error)))
-
-        def renew(slot: Slot) -> Call[bool]:
-            return policy.renew_slot(keys, part, slot)
-
-        what = f"lease of limiter {self.name}"
-        return Plan(what, enter, leave, renew=renew if policy.concurrency else None, interval=policy.lease / 3)
-
-    def attempt(self, key: str, cost: int) -> Call[Decision]:
-        """The Call of `try_acquire`."""
-        if self.policy.concurrency:
-            raise DefinitionError(f"limiter {self.name} has a concurrency cap: what is held needs slot(), not this")
-        return self.policy.acquire(self.keys, self.part(key), cost, "")
-
-    def unseen(self, error: StoreError) -> Decision:
-        """The decision when Redis is down: the declared one, or none (the error is raised)."""
-        if not self._open:
-            raise error
-        self._engine.hooks.emit(LimitOpen(self.name, type(error).__name__))
-        return Decision(True, 0, 0.0, 0.0, "down")
-
-    def _refused(self, key: str, decision: Decision) -> RateLimited:
-        # The key stays out of the message, which is logged: it may be a secret.
-        return RateLimited(
-            f"limiter {self.name}: {decision.bound_by} is used up; ask again in {decision.retry_after:.3f} s",
-            limiter=self.name,
-            key=key,
-            retry_after=decision.retry_after,
-            bound_by=decision.bound_by,
-        )
+        The transports do it by themselves. A rate that was brought down is whole again after an hour without another
+        refusal. Raises StoreError when Redis is down.
+        """
+        self.engine.runner.run(self.learning(key, advice))
 
     def __repr__(self) -> str:
-        return f"Limiter{repr(self.policy).removeprefix('LimitPolicy')}"
+        return f"Limiter({self.definition!r})"
 
 
 class AioLimiter:
     """The same verbs, for coroutines."""
 
-    def __init__(self, limiter: Limiter, engine: Engine) -> None:
+    def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
-        self._engine = engine
+        self._engine = limiter.engine
 
-    async def try_acquire(self, key: str = "", *, cost: int = 1) -> Decision:
+    async def try_acquire(self, key: str = "", *, cost: int = 1, **units: int) -> Decision:
         """See `Limiter.try_acquire`."""
-        call = self._limiter.attempt(key, cost)
+        limiter = self._limiter
+        token = limiter.token(key, cost, units)
+        if token is not None:
+            return token
+        runner = self._engine.aio_runner
+        self._engine.flusher.aio_started()
         try:
-            return await self._engine.aio_runner.call(call)
-        except _Down as error:
-            return self._limiter.unseen(error)
+            if limiter.straight:
+                decision = await runner.call(limiter.attempt(key, cost, units))
+            else:
+                decision = await runner.run(limiter.deciding(key, cost, units))
+        except Down as error:
+            return limiter.unseen(error, key, limiter.definition.costs(cost, units))
+        limiter.tally.note(key, decision.allowed)
+        return decision
 
-    def slot(self, key: str = "", *, cost: int = 1, wait: Duration | None = None) -> AioHeld[Slot]:
+    def slot(self, key: str = "", *, cost: int = 1, wait: Duration | None = None, **units: int) -> AioHeld[Slot]:
         """See `Limiter.slot`; `async with`."""
-        return AioHeld(self._engine, self._limiter.plan(key, cost=cost, wait=wait))
+        return AioHeld(self._engine, self._limiter.plan(key, cost=cost, wait=wait, units=units))
 
-    async def peek(self, key: str = "") -> Decision:
+    async def reserve(self, key: str = "", *, within: Duration, cost: int = 1, **units: int) -> Reservation:
+        """See `Limiter.reserve`."""
+        return await self._engine.aio_runner.run(self._limiter.reserving(key, within, cost, units))
+
+    async def cancel(self, reservation: Reservation) -> None:
+        """See `Limiter.cancel`."""
+        await self._engine.aio_runner.call(self._limiter.cancelling(reservation))
+
+    async def peek(self, key: str = "", *, cost: int = 1, **units: int) -> Decision:
         """See `Limiter.peek`."""
         limiter = self._limiter
-        return await self._engine.aio_runner.call(limiter.policy.peek(limiter.keys, limiter.part(key)))
+        costs = limiter.definition.costs(cost, units)
+        return await self._engine.aio_runner.call(limiter.policy.peek(limiter.keys, limiter.part(key), costs))
+
+    async def usage(self, key: str = "") -> Usage:
+        """See `Limiter.usage`."""
+        limiter = self._limiter
+        return await self._engine.aio_runner.call(limiter.policy.usage(limiter.keys, limiter.part(key)))
+
+    async def busiest(self, most: int = 10) -> list[KeyCount]:
+        """See `Limiter.busiest`."""
+        return await self._engine.aio_runner.call(self._limiter.tally.busiest(most))
+
+    async def waiting(self, key: str = "") -> list[str]:
+        """See `Limiter.waiting`."""
+        limiter = self._limiter
+        return await self._engine.aio_runner.call(limiter.waiters.read(limiter.part(key)))
+
+    async def stats(self) -> LimitStats:
+        """See `Limiter.stats`."""
+        await self._engine.flusher.aio_flush()
+        return await self._engine.aio_runner.call(self._limiter.tally.read())
 
     async def reset(self, key: str = "") -> None:
         """See `Limiter.reset`."""
@@ -207,3 +238,14 @@ class AioLimiter:
         """See `Limiter.pause`."""
         limiter = self._limiter
         await self._engine.aio_runner.call(limiter.policy.pause(limiter.keys, limiter.part(key), duration))
+
+    async def configure(self, key: str, *rates: str, concurrency: int | None = None) -> None:
+        """See `Limiter.configure`."""
+        limiter, parsed = self._limiter, parse_rates(*rates) if rates else ()
+        await self._engine.aio_runner.call(
+            limiter.policy.configure(limiter.keys, limiter.part(key), parsed, concurrency)
+        )
+
+    async def learn(self, key: str, advice: Advice) -> None:
+        """See `Limiter.learn`."""
+        await self._engine.aio_runner.run(self._limiter.learning(key, advice))

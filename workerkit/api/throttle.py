@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from workerkit.api import computing, layers
@@ -14,11 +13,10 @@ from workerkit.api.held import AioHeld, Held, Plan
 from workerkit.api.limiter import Limiter
 from workerkit.core.binding import Binder
 from workerkit.core.durations import Duration, seconds
-from workerkit.core.events import BackgroundTrouble, TaskParked
+from workerkit.core.events import TaskParked
 from workerkit.core.flow import Flow
 from workerkit.core.template import Template
-from workerkit.errors import StoreError
-from workerkit.limits.decision import Decision
+from workerkit.limits.lease import Slot
 from workerkit.throttle.admission import Turn, admit, enter, interval_us, park
 from workerkit.waitlist.ticket import Ticket
 from workerkit.waitlist.waitlist import Waitlist
@@ -44,13 +42,15 @@ class Gate:
         key: str | Callable[..., object],
         cost: int,
         wait: Duration | None,
+        units: Mapping[str, int],
     ) -> None:
-        limiter.policy.check_cost(cost)
+        self._costs = limiter.definition.costs(cost, units)
         if wait is not None:
             seconds(wait, what="throttle: wait", zero_ok=True)
         self.engine = engine
         self._limiter = limiter
         self._cost = cost
+        self._units = units
         self._wait = wait
         self._binder = Binder(fn)
         self._template = Template(key, self._binder.names, "throttle: key")
@@ -63,32 +63,15 @@ class Gate:
         """How to hold the limit during one execution: as the task that `wrapper` belongs to, else as a plain slot."""
         key = self._template(self._binder(args, kwargs))
         computation = computing.current(wrapper)
-        if computation is not None and computation.spare:
-            return self._limiter.plan(key, cost=self._cost, wait=0)  # denied, the old value is served
         ticket = self.engine.host.ticket()
-        if ticket is None or not self.engine.host.runs(wrapper):
-            return self._limiter.plan(key, cost=self._cost, wait=self._wait)
-        policy, keys, part, owner = (
-            self._limiter.policy,
-            self._limiter.keys,
-            self._limiter.part(key),
-            secrets.token_hex(8),
-        )
-
-        def leave(decision: Decision, _: BaseException | None) -> Flow[None]:
-            if policy.concurrency:
-                try:
-                    yield from policy.release(keys, part, owner)
-                except StoreError as error:  # must not replace what the task did; the lease ends by itself
-                    self.engine.hooks.emit(BackgroundTrouble("slot", str(error)))
-
-        return Plan(
-            "slot",
-            lambda: self._admitting(ticket, key, owner),
-            leave,
-            renew=(lambda _: policy.renew(keys, part, owner)) if policy.concurrency else None,
-            interval=policy.lease / 3,
-        )
+        if computation is not None and computation.spare:
+            wait: Duration | None = 0  # denied, the old value is served
+        elif ticket is None or not self.engine.host.runs(wrapper):
+            wait = self._wait
+        else:
+            found = ticket
+            return self._limiter.holding(self._limiter.part(key), lambda: self._admitting(found, key))
+        return self._limiter.plan(key, cost=self._cost, wait=wait, units=self._units)
 
     def returning(self) -> Flow[None]:
         """Let in a delivery that has been parked before; a first delivery costs nothing here."""
@@ -102,31 +85,38 @@ class Gate:
         if not host.entered() and not (yield from enter(self._waitlist, ticket)):
             raise host.parked()
 
-    def _admitting(self, ticket: Ticket, key: str, owner: str) -> Flow[Decision]:
+    def _admitting(self, ticket: Ticket, key: str) -> Flow[Slot]:
         """The limiter's yes. Raises what ends a denied task's execution, after parking it."""
         limiter = self._limiter
         yield from self._entering(ticket)
         sleep_under = self.engine.settings.sleep_under
-        decision = yield from admit(lambda: limiter.acquire(key, self._cost, owner), sleep_under=sleep_under)
+        slot = yield from admit(lambda: limiter.entering(key, self._costs), sleep_under=sleep_under)
+        decision = slot.decision
         if decision.allowed:
-            return decision
+            return slot
         # The state first: once parked, the task may be running again before a later write would arrive.
         self.engine.host.throttled(decision.retry_after)
-        clock = f"{limiter.name}:{limiter.part(key)}"
-        turn = Turn(clock, interval_us(limiter.policy.rates, decision.bound_by) * self._cost)
+        interval = interval_us(zip(limiter.policy.rates, self._costs, strict=True), decision.bound_by)
+        turn = Turn(f"{limiter.name}:{limiter.part(key)}", interval)
         yield from park(self._waitlist, ticket, turn, decision.retry_after)
         self.engine.hooks.emit(TaskParked(ticket.task, limiter.name, decision.retry_after))
         raise self.engine.host.parked()
 
 
 def throttle(
-    engine: Engine, limiter: Limiter, *, key: str | Callable[..., object], cost: int, wait: Duration | None
+    engine: Engine,
+    limiter: Limiter,
+    *,
+    key: str | Callable[..., object],
+    cost: int,
+    wait: Duration | None,
+    units: Mapping[str, int],
 ) -> Throttle:
     """The decorator behind `kit.throttle`."""
 
     def decorate(fn: Callable[..., Any]) -> Any:
         layers.check(fn, "throttle")
-        gate = Gate(engine, limiter, fn, key, cost, wait)
+        gate = Gate(engine, limiter, fn, key, cost, wait, units)
         wrapper = _async_wrapper(gate, fn) if inspect.iscoroutinefunction(fn) else _sync_wrapper(gate, fn)
         functools.update_wrapper(wrapper, fn)
         wrapper.__signature__ = inspect.signature(fn)  # functools.wraps alone costs Celery its argument check

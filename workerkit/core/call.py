@@ -26,10 +26,11 @@ class Call(Generic[T]):
     """One command, or one script, with its keys, its arguments and the parser of its reply.
 
     `once` says that the Call must not run twice: it is never resent when its outcome is unknown. A script that
-    includes `not_after` is such a Call, and also refuses to run after the caller has given up.
+    includes `not_after` is such a Call, and also refuses to run after the caller has given up. `kept` says that it is
+    sent again and again, so that packing it only once pays.
     """
 
-    __slots__ = ("args", "keys", "name", "once", "packed", "parse", "script", "store")
+    __slots__ = ("args", "around", "kept", "keys", "name", "once", "packed", "parse", "script", "store")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Call(Generic[T]):
         keys: tuple[str, ...] = (),
         args: tuple[Word, ...] = (),
         once: bool = False,
+        kept: bool = False,
     ) -> None:
         self.name = name
         self.store = store
@@ -49,7 +51,10 @@ class Call(Generic[T]):
         self.keys = keys
         self.args = args
         self.once = once if script is None else script.once
-        self.packed: bytes | None = None  # a plain command as it is sent; a runner's, for a Call that is sent again
+        self.kept = kept
+        # What a runner remembers of a Call that is sent again: the command as bytes; a script's, around its deadline.
+        self.packed: bytes | None = None
+        self.around: tuple[bytes, bytes] | None = None
 
     def words(self, not_after_us: int, *, whole: bool = False) -> tuple[Word, ...]:
         """The command as words. `whole` sends the script's source instead of its digest (after NOSCRIPT)."""

@@ -61,12 +61,27 @@ class RefreshFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class LimitOpen(Event):
-    """Redis was down, and a limiter with `when_down="open"` admitted without counting."""
+class LimitDown(Event):
+    """Redis was down, and a limiter decided without it, as its `policy` ("open" or "local") says."""
 
-    name: ClassVar[str] = "limits.open"
+    name: ClassVar[str] = "limits.down"
     limiter: str
+    policy: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLearned(Event):
+    """An API's answer paused a limiter's key (`pause`: seconds, 0.0 for none) or brought one of its rates down.
+
+    `refused`: it had refused a call. `ignored`: the names of headers that could not be used.
+    """
+
+    name: ClassVar[str] = "limits.learned"
+    limiter: str
+    pause: float
+    refused: bool
+    ignored: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,9 @@ def _read(package: str, name: str) -> str:
 class Script:
     """A script of a policy: `Script("workerkit.limits", "window")` is `workerkit/limits/window.lua`.
 
-    A line `-- include: now` is replaced by `core/scripts/now.lua`. A script that includes `not_after` refuses to run
-    after its caller's deadline; its first ARGV is that deadline in server microseconds, set by the runner.
+    A line `-- include: now` is replaced by `now.lua` of the same package, else of `core/scripts`. A script that
+    includes `not_after` refuses to run after its caller's deadline; its first ARGV is that deadline in server
+    microseconds, set by the runner.
     `replace` puts other text in the place of an include: tests drive the server's clock with it.
     """
 
@@ -56,9 +57,15 @@ class Script:
             if name in seen:
                 return ""
             seen.add(name)
-            return self._expand(self._replace.get(name) or _read(_SHARED, name), seen)
+            return self._expand(self._replace.get(name) or self._part(name), seen)
 
         return _INCLUDE.sub(included, text)
+
+    def _part(self, name: str) -> str:
+        try:
+            return _read(self.package, name)
+        except DefinitionError:
+            return _read(_SHARED, name)
 
     def __repr__(self) -> str:
         return f"<Script {self.package}:{self.name}>"

@@ -21,6 +21,7 @@ from workerkit.io.server import Server
 
 FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.1
+_SHORTEST, _LONGEST = 10**15, 10**16  # server times of 16 digits: from 2001 to 2286
 # A failover: the name may lead to another server by now.
 _MOVED_ON = (replies.ReadOnlyError, replies.MasterDownError)
 
@@ -44,11 +45,21 @@ class Wire:
 
 def packed(call: Call[Any], server: Server, deadline: float) -> bytes:
     """As `Wire.commands`, for one Call that nothing speaks against: before there is a connection, and ready to send."""
-    if call.script is not None:
-        return pack(call.words(server.clock.at(deadline)))
-    if call.packed is None:
-        call.packed = pack(call.args)
-    return call.packed
+    if call.script is None:
+        if call.packed is None:
+            call.packed = pack(call.args)
+        return call.packed
+    not_after = server.clock.at(deadline)
+    if not _SHORTEST <= not_after < _LONGEST:
+        return pack(call.words(not_after))
+    around = call.around
+    if around is not None:
+        return b"%b%d%b" % (around[0], not_after, around[1])
+    whole = pack(call.words(not_after))
+    if call.kept and call.once:
+        head, word, tail = whole.partition(b"$16\r\n%d" % not_after)
+        call.around = head + word[:-16], tail
+    return whole
 
 
 class Pause:

@@ -2,171 +2,288 @@
 
 from __future__ import annotations
 
+import json
 import random
-import re
-from math import ceil, inf
+from collections.abc import Sequence
+from math import ceil
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workerkit.core.call import Call, as_is
-from workerkit.core.durations import Duration, humanize, seconds
-from workerkit.core.flow import Flow, Sleep
+from workerkit.core.call import Call, Word, as_is
+from workerkit.core.durations import Duration, seconds
 from workerkit.core.keys import Keys
 from workerkit.core.lua import Script
-from workerkit.core.rates import MAX_AMOUNT, Rate
-from workerkit.errors import DefinitionError, StoreError, StoreRefused, StoreUnavailable
-from workerkit.limits.decision import Decision
+from workerkit.core.rates import Rate
+from workerkit.errors import DefinitionError
+from workerkit.limits.decision import Answer, Decision, Reservation
+from workerkit.limits.definition import CALLS, Definition
 from workerkit.limits.lease import Slot
+from workerkit.limits.usage import RateUsage, Usage
 
-LEASE = 10.0
-SHORTEST_LEASE = 0.1
+if TYPE_CHECKING:
+    from workerkit.limits.headers import Advice
+
 # When a slot comes free nobody can know; asking again after a random while keeps waiters from asking all at once.
 HINT = (0.01, 0.05)
+CONFIGURED_MS = 366 * 86_400_000
+LOOK, TAKE, HOLD = 0, 1, 2
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_WINDOW = Script("workerkit.limits", "window")
+_LETTER = {"window": "w", "gcra": "g", "fixed": "f"}
 _RENEW = Script("workerkit.limits", "renew")
 
 
+def script(name: str, algorithm: str) -> Script:
+    """One of the scripts, with the algorithm it works by."""
+    return Script("workerkit.limits", name, replace={"algorithm": f"-- include: {algorithm}\n"})
+
+
+_DECIDE, _FINISH, _LEARN = (
+    {algorithm: script(name, algorithm) for algorithm in _LETTER} for name in ("decide", "finish", "learn")
+)
+
+
 class LimitPolicy:
-    """Builds the Calls of one limiter. `part` is the caller's key as a digest; `owner` names the holder of a lease.
+    """Builds the Calls of one limiter. `part` is the caller's key as a digest; `owner` names the holder of a lease."""
 
-    margin: seconds added to every period. lease: seconds a slot lives unrenewed.
-    """
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.name = definition.name
+        self.rates = definition.rates
+        self.lease = definition.lease
+        self._decide = _DECIDE[definition.algorithm]
+        self._state = _LETTER[definition.algorithm]
+        self._lease_us = round(self.lease * 1e6)
+        self._cap = definition.concurrency or 0
+        self._limits = tuple((definition.period_us(rate), rate.amount) for rate in self.rates)
+        self._units = "".join(f"{unit}," for unit in definition.units) if definition.named else ""
+        self._burst = definition.burst or 0
+        # By the script's number: 0, 1 .. n, -2, -1
+        self._bounds = ("concurrency", *map(str, self.rates), "learned", "pause")
+        self._kept_ms = ceil((4 * self._lease_us + max((period for period, _ in self._limits), default=0)) / 1000)
+        self._plain = self._args(TAKE, "", definition.ones)
 
-    def __init__(
+    # Asking
+
+    def acquire(self, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Decision]:
+        """Charge every rate, or change nothing; never charged twice nor late."""
+        plain = costs is self.definition.ones
+        args = self._plain if plain else self._args(TAKE, "", costs)
+        names, parse = self._keys(keys, part), self._decision
+        return Call("limits.acquire", "guard", parse, script=self._decide, keys=names, args=args, kept=plain)
+
+    def request(
         self,
-        name: str,
-        rates: tuple[Rate, ...],
+        keys: Keys,
+        part: str,
+        costs: tuple[int, ...],
+        owner: str,
         *,
-        concurrency: int | None = None,
-        margin: Duration | None = None,
-        lease: Duration = LEASE,
-    ) -> None:
-        self.name = _checked_name(name)
-        self.rates = rates
-        self.concurrency = _checked_cap(concurrency)
-        self.lease = seconds(lease, what=f"limiter {name}: lease")
-        if self.lease < SHORTEST_LEASE:
-            raise DefinitionError(f"limiter {name}: lease={lease!r} is too short to renew in time; write 0.1 or more")
-        if not rates and concurrency is None:
-            raise DefinitionError(f'limiter {name} limits nothing; give it a rate ("100/s") or concurrency=')
-        if unit := next((rate for rate in rates if rate.unit), None):
-            raise DefinitionError(
-                f'limiter {name}: "{unit}" counts {unit.unit}, but rates count only calls yet ("100/s")'
-            )
-        self.margin = 0.0 if margin is None else seconds(margin, what=f"limiter {name}: margin", zero_ok=True)
-        margin_us = round(self.margin * 1e6)
-        self._limits = tuple((rate.period_us + margin_us, rate.amount) for rate in rates)
-        self._cap = (self.concurrency or 0, round(self.lease * 1e6))
-        self._bounds = ("concurrency", *map(str, rates), "pause")  # by the script's number: 0, 1 .. n, -1
+        exact: bool = False,
+        leased: bool = True,
+        patience: float = 0.0,
+    ) -> Call[Answer]:
+        """As `acquire`, to be held: takes (or refreshes) `owner`'s lease where there is a cap and it is `leased`.
 
-    def check_cost(self, cost: int) -> None:
-        """Raise DefinitionError for a cost that could never be admitted."""
-        if type(cost) is not int or cost < 1:
-            raise DefinitionError(f"limiter {self.name}: cost={cost!r} must be a whole number of at least 1")
-        for rate in self.rates:
-            if cost > rate.amount:
-                raise DefinitionError(
-                    f"limiter {self.name}: cost={cost} is above {rate}, so it would never pass; ask for less at once"
-                )
+        With `exact` the charge counts until the slot is finished, and a period longer. For gcra, `patience` (seconds)
+        is how far in the future the call's own time may lie.
+        """
+        mode, cap = (HOLD if exact else TAKE), (self._cap if leased else 0)
+        args = self._args(mode, owner, costs, cap=cap, extra=f" {round(patience * 1e6)}" if patience else "")
+        return Call(
+            "limits.request", "guard", self._answer, script=self._decide, keys=self._keys(keys, part), args=args
+        )
 
-    def acquire(self, keys: Keys, part: str, cost: int, owner: str) -> Call[Decision]:
-        """Charge every rate and take (or refresh) `owner`'s lease, or change nothing; never charged twice nor late."""
-        return self._decide("limits.acquire", keys, part, cost, owner, take=1)
-
-    def peek(self, keys: Keys, part: str, cost: int = 1) -> Call[Decision]:
+    def peek(self, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Decision]:
         """What `acquire` would answer now; changes nothing."""
-        return self._decide("limits.peek", keys, part, cost, "", take=0)
+        return self._look("limits.peek", self._decision, keys, part, costs)
+
+    def usage(self, keys: Keys, part: str) -> Call[Usage]:
+        """How this key stands; changes nothing."""
+        return self._look("limits.usage", self._usage, keys, part, self.definition.ones)
+
+    # Ending
+
+    def finish(self, keys: Keys, part: str, slot: Slot) -> Call[bool] | None:
+        """End `slot`: settle it, count its answer, give up its lease; None when nothing is left to do."""
+        real = slot.end()
+        if slot.exact or (real is not None and slot.stamp):  # what Redis never saw was never charged
+            return self.settle(keys, part, slot.charged, slot.stamp, real or {}, owner=slot.owner, exact=slot.exact)
+        return self.release(keys, part, slot.owner) if slot.leased else None
+
+    def settle(
+        self,
+        keys: Keys,
+        part: str,
+        charged: tuple[int, ...],
+        stamp: int,
+        real: dict[str, int],
+        *,
+        owner: str = "",
+        exact: bool = False,
+    ) -> Call[bool]:
+        """Settle a charge of the server's time `stamp`: `real` by unit; what it leaves out was as charged."""
+        used = [real.get(unit, cost) for unit, cost in zip(self.definition.units, charged, strict=True)]
+        args = self._args(
+            HOLD if exact else TAKE, owner, charged, extra=f" {stamp} {','.join(map(str, used))}", named=True
+        )
+        script = _FINISH[self.definition.algorithm]
+        return Call("limits.finish", "guard", bool, script=script, keys=self._keys(keys, part), args=args)
 
     def release(self, keys: Keys, part: str, owner: str) -> Call[bool]:
         """Give up `owner`'s lease; answers whether there was one. The rates keep their charge."""
         return Call("limits.release", "guard", bool, args=("ZREM", self._leases(keys, part), owner))
 
-    def renew(self, keys: Keys, part: str, owner: str) -> Call[bool]:
-        """Keep `owner`'s lease for another term; answers whether it was still held."""
+    def renew(self, keys: Keys, part: str, slot: Slot) -> Call[bool]:
+        """Keep the slot's lease for another term, and tell the slot whether it was still held."""
+        names = (self._leases(keys, part), keys.key(self.name, part, self._state))
+        ends = monotonic() + self.lease
         return Call(
-            "limits.renew", "guard", bool, script=_RENEW, keys=(self._leases(keys, part),), args=(owner, self._cap[1])
+            "limits.renew",
+            "guard",
+            lambda reply: slot.renewed(bool(reply), ends),
+            script=_RENEW,
+            keys=names,
+            args=(slot.owner, self._lease_us, self._kept_ms),
         )
 
-    def renew_slot(self, keys: Keys, part: str, slot: Slot) -> Call[bool]:
-        """Like `renew`, and tells the slot."""
-        call = self.renew(keys, part, slot.owner)
-        ends = monotonic() + self.lease
-        call.parse = lambda reply: slot.renewed(bool(reply), ends)
-        return call
+    # Steering
 
     def reset(self, keys: Keys, part: str) -> Call[int]:
-        """Forget every charge and the pause. Leases stay: their holders are still at work."""
-        windows, pause = self._keys(keys, part)[:2]
-        return Call("limits.reset", "guard", as_is, args=("DEL", windows, pause))
+        """Forget every charge, what was learned and the pause. Leases stay: their holders are still at work."""
+        state, pause = self._keys(keys, part)[:2]
+        return Call("limits.reset", "guard", as_is, args=("DEL", state, pause))
 
     def pause(self, keys: Keys, part: str, duration: Duration) -> Call[Any]:
         """Refuse everything for so long; a later pause replaces an earlier one."""
         pause, ms = self._keys(keys, part)[1], ceil(seconds(duration, what="pause") * 1e3)
         return Call("limits.pause", "guard", as_is, args=("SET", pause, "", "PX", ms))
 
-    def ask(self, keys: Keys, part: str, cost: int, owner: str) -> Flow[Decision]:
-        """`acquire`, cleaned up after: when it may have been executed without an answer (a timeout, a cancellation),
-        what it charged stays charged, its lease is released, and the error goes on. It is not asked again."""
-        try:
-            return (yield from self.acquire(keys, part, cost, owner))
-        except (StoreUnavailable, StoreRefused):
-            raise  # not executed
-        except BaseException:
-            if self.concurrency:
-                try:
-                    yield from self.release(keys, part, owner)
-                except StoreError:
-                    pass  # unrenewed, the lease ends by itself
-            raise
+    def configure(self, keys: Keys, part: str, rates: Sequence[Rate], concurrency: int | None) -> Call[Any]:
+        """Replace this key's rates, or its cap, for the whole fleet; without either the definition counts again."""
+        name = self._keys(keys, part)[2]
+        if not rates and concurrency is None:
+            return Call("limits.configure", "guard", as_is, args=("DEL", name))
+        asked = Definition(
+            self.name,
+            tuple(rates) or self.rates,
+            algorithm=self.definition.algorithm,
+            burst=self.definition.burst,
+            concurrency=concurrency,
+            margin=self.definition.margin,
+            lease_tokens=self.definition.lease_tokens and "auto",
+        )
+        if unknown := set(asked.units) - set(self.definition.units):
+            known = ", ".join(sorted({unit or "calls" for unit in self.definition.units})) or "nothing"
+            raise DefinitionError(
+                f"limiter {self.name} does not count {min(unknown) or 'calls'}; write rates of what it counts: {known}"
+            )
+        if concurrency is not None and not self._cap:
+            raise DefinitionError(f"limiter {self.name} was defined without concurrency, so none can be configured")
+        limits = [
+            {"period": str(self.definition.period_us(rate)), "limit": rate.amount, "unit": unit, "text": str(rate)}
+            for rate, unit in zip(asked.rates, asked.units, strict=True)
+        ]
+        value = {"rates": limits, **({"cap": concurrency} if concurrency else {})}
+        return Call("limits.configure", "guard", as_is, args=("SET", name, json.dumps(value), "PX", CONFIGURED_MS))
 
-    def slot(self, keys: Keys, part: str, cost: int, owner: str, wait: float) -> Flow[Slot]:
-        """Ask until admitted, or `wait` seconds have passed or cannot suffice: then the slot says no."""
-        deadline = monotonic() + wait
-        while True:
-            asked = monotonic()
-            decision = yield from self.ask(keys, part, cost, owner)
-            left = deadline - monotonic()
-            hopeless = decision.retry_after > left and decision.bound_by != "concurrency"  # whose wait is only a hint
-            if decision.allowed or left <= 0 or hopeless:
-                return Slot(owner, decision, asked + self.lease if self.concurrency else inf)
-            yield from Sleep(min(decision.retry_after, left))
+    def learn(self, keys: Keys, part: str, advice: Advice) -> Call[bool]:
+        """Take in what the called API said; answers whether that paused this key, or brought a rate down."""
+        units = dict.fromkeys(self.definition.units)
+        budgets = []
+        for unit in units:
+            told = next((each for each in advice.budgets if ("" if each.unit in CALLS else each.unit) == unit), None)
+            said: dict[str, Any] = {"unit": unit}
+            if told and told.remaining is not None and told.reset:
+                said |= {"left": told.remaining, "reset": ceil(told.reset * 1e6)}
+            if (
+                told
+                and told.limit
+                and told.window
+                and (share := self._share(unit, told.limit, told.window)) is not None
+            ):
+                said["share"] = share
+            budgets.append(said)
+        news = {"pause": ceil(advice.pause * 1e6), "refused": advice.refused, "budgets": budgets}
+        args = self._args(TAKE, json.dumps(news), self.definition.ones, named=True)
+        script = _LEARN[self.definition.algorithm]
+        return Call("limits.learn", "guard", bool, script=script, keys=self._keys(keys, part), args=args)
 
-    def _decide(self, name: str, keys: Keys, part: str, cost: int, owner: str, *, take: int) -> Call[Decision]:
-        self.check_cost(cost)
-        args: list[str | int] = [take, *self._cap, owner]
-        for period, limit in self._limits:
+    def _share(self, unit: str, limit: int, window: float) -> int | None:
+        """In 1/1000, how much of our rate of that very window the API grants; None when it is not less."""
+        shares = [
+            limit * 1000 // rate.amount
+            for rate, each in zip(self.rates, self.definition.units, strict=True)
+            if each == unit and rate.period == window and limit < rate.amount
+        ]
+        return min(shares, default=None)
+
+    def cancel(self, keys: Keys, part: str, reservation: Reservation) -> Call[bool]:
+        """Give back what can still be given to others."""
+        nothing = dict.fromkeys(self.definition.units, 0)
+        return self.settle(keys, part, reservation.charged, reservation.stamp, nothing)
+
+    # Words and replies
+
+    def _look(self, name: str, parse: Any, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Any]:
+        return Call(
+            name, "guard", parse, script=self._decide, keys=self._keys(keys, part), args=self._args(LOOK, "", costs)
+        )
+
+    def _args(
+        self,
+        mode: int,
+        owner: str,
+        costs: tuple[int, ...],
+        *,
+        cap: int | None = None,
+        extra: str = "",
+        named: bool = False,
+    ) -> tuple[Word, ...]:
+        units = self._units or ("," * len(costs) if named else "")
+        args: list[Word] = [mode, self._cap if cap is None else cap, self._lease_us, owner, units]
+        args.append(f"{self._burst}{extra}")
+        for (period, limit), cost in zip(self._limits, costs, strict=True):
             args += (period, limit, cost)
-        return Call(name, "guard", self._decision, script=_WINDOW, keys=self._keys(keys, part), args=tuple(args))
+        return tuple(args)
 
     def _decision(self, reply: Any) -> Decision:
-        allowed, remaining, wait, reset, bound, _ = reply
+        allowed, remaining, wait, reset, bound = reply[:5]
         if allowed:
             return Decision(True, remaining, 0.0, reset / 1e6, "")
+        if bound == -3:
+            raise self._too_much(reply[6])
         retry_after = wait / 1e6 if wait else random.uniform(*HINT)  # noqa: S311 - jitter, not a secret
-        return Decision(False, remaining, retry_after, reset / 1e6, self._bounds[bound])
+        return Decision(False, remaining, retry_after, reset / 1e6, self._text(bound))
+
+    def _answer(self, reply: Any) -> Answer:
+        decision = self._decision(reply)
+        return Answer(decision, reply[5], reply[2] / 1e6 if decision.allowed else 0.0)
+
+    def _usage(self, reply: Any) -> Usage:
+        if reply[4] == -3:
+            raise self._too_much(reply[6])
+        configured, cap, taken, paused = reply[6]
+        rates = tuple(
+            RateUsage(
+                self._text(text), limit, left, reset / 1e6, held, scale / 1000, None if told < 0 else told, till / 1e6
+            )
+            for text, limit, left, reset, held, scale, told, till in reply[7:]
+        )
+        return Usage(rates, taken, cap or None, paused / 1e3, bool(configured))
+
+    def _text(self, bound: int | bytes) -> str:
+        return bound.decode("utf-8", "replace") if isinstance(bound, bytes) else self._bounds[bound]
+
+    def _too_much(self, rate: int | bytes) -> DefinitionError:
+        return DefinitionError(
+            f"limiter {self.name}: the cost is above {self._text(rate)}, configured for this key; ask for less at once"
+        )
 
     def _keys(self, keys: Keys, part: str) -> tuple[str, ...]:
-        windows, pause = keys.key(self.name, part, "w"), keys.key(self.name, part, "p")
-        return (windows, pause, self._leases(keys, part)) if self.concurrency else (windows, pause)
+        return tuple(keys.key(self.name, part, suffix) for suffix in (self._state, "p", "c", "l"))
 
     def _leases(self, keys: Keys, part: str) -> str:
         return keys.key(self.name, part, "l")
 
     def __repr__(self) -> str:
-        cap = f", concurrency={self.concurrency}" if self.concurrency else ""
-        margin = f", margin={humanize(self.margin)}" if self.margin else ""
-        return f"LimitPolicy({', '.join([self.name, *map(str, self.rates)])}{cap}{margin})"
-
-
-def _checked_name(name: str) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise DefinitionError(f"limiter name {name!r} will not do: use 1 to 64 letters, digits, '.', '_' or '-'")
-    return name
-
-
-def _checked_cap(concurrency: int | None) -> int | None:
-    if concurrency is not None and (type(concurrency) is not int or not 1 <= concurrency <= MAX_AMOUNT):
-        raise DefinitionError(f"concurrency={concurrency!r} must be a whole number of at least 1, or None for no cap")
-    return concurrency
+        return f"LimitPolicy({self.definition!r})"

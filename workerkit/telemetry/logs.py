@@ -12,7 +12,7 @@ from workerkit.core.events import (
     Event,
     GuardWarning,
     JobEvent,
-    LimitOpen,
+    LimitDown,
     RefreshFailed,
     StoreDown,
     TaskParked,
@@ -20,7 +20,7 @@ from workerkit.core.events import (
 )
 
 _ROUTINE = (TaskParked, JobEvent)  # one for each task: of interest only when one looks for it
-_WARNINGS = (StoreDown, LimitOpen, GuardWarning, CacheTrouble, RefreshFailed, TicketTrouble, BackgroundTrouble)
+_WARNINGS = (StoreDown, LimitDown, GuardWarning, CacheTrouble, RefreshFailed, TicketTrouble, BackgroundTrouble)
 
 
 def log(event: Event) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from workerkit.core.flow import Flow, Sleep
 from workerkit.core.rates import Rate
 from workerkit.errors import OutcomeUnknown
-from workerkit.limits.decision import Decision
+from workerkit.limits.lease import Slot
 from workerkit.waitlist.ticket import Ticket
 from workerkit.waitlist.waitlist import Waitlist
 
@@ -23,9 +23,10 @@ class Turn(NamedTuple):
     interval_us: int
 
 
-def interval_us(rates: Iterable[Rate], bound_by: str) -> int:
-    """Microseconds between two turns under the rate that refused; under the fastest when it was none of them."""
-    intervals = {str(rate): rate.period_us // rate.amount for rate in rates}
+def interval_us(charges: Iterable[tuple[Rate, int]], bound_by: str) -> int:
+    """Microseconds between two turns that cost as much as these, under the rate that refused; under the fastest when
+    it was none of them."""
+    intervals = {str(rate): rate.period_us * cost // rate.amount for rate, cost in charges}
     return intervals.get(bound_by) or min(intervals.values(), default=DEFAULT_INTERVAL_US)
 
 
@@ -37,18 +38,18 @@ def enter(waitlist: Waitlist, ticket: Ticket) -> Flow[bool]:
         return (yield from waitlist.enter(ticket))
 
 
-def admit(ask: Callable[[], Flow[Decision]], *, sleep_under: float) -> Flow[Decision]:
+def admit(ask: Callable[[], Flow[Slot]], *, sleep_under: float) -> Flow[Slot]:
     """Ask the limiter, and again after waits too short to be worth parking: together at most twice `sleep_under`."""
     left = 2 * sleep_under
     while True:
         try:
-            decision = yield from ask()
+            slot = yield from ask()
         except OutcomeUnknown:
             # Perhaps charged, but not admitted: asking again costs at most that charge, going on could pass the limit.
-            decision = yield from ask()
-        wait = decision.retry_after
-        if decision.allowed or wait > sleep_under or wait > left:
-            return decision
+            slot = yield from ask()
+        wait = slot.decision.retry_after
+        if slot.decision.allowed or wait > sleep_under or wait > left:
+            return slot
         left -= wait
         yield from Sleep(wait + MARGIN)
 
