@@ -14,8 +14,8 @@ from workerkit.core.events import Hooks, StoreDown, StoreUp
 from workerkit.core.lua import Script
 from workerkit.errors import OutcomeUnknown, StoreRefused, StoreUnavailable
 from workerkit.io.address import parse_address
-from workerkit.io.attempts import LONGEST_PAUSE, Pause, Wire, attempts
-from workerkit.io.link import Lost, NotYet
+from workerkit.io.attempts import LONGEST_PAUSE, Pause, Wire, attempts, packed
+from workerkit.io.link import Lost, NotYet, pack
 from workerkit.io.server import PoolOptions, Server
 
 CHARGE = Script("tests.faults.lua", "charge")
@@ -236,3 +236,20 @@ def test_whatever_happens_nothing_that_may_have_run_is_sent_again_if_it_must_not
         pass
     if with_once:
         assert executed[1] <= 1
+
+
+@pytest.mark.parametrize("start", [0, 10**15 - 5_000_000, 1_700_000_000_000_000, 10**16 - 5_000_000])
+def test_a_call_that_is_kept_is_packed_once_and_says_the_same_each_time(start):
+    server, kept = fresh_server(), Call("c", "cache", as_is, script=CHARGE, keys=("$16\r\nk",), args=(7, ""), kept=True)
+    for _ in range(2):
+        for ahead in (0, 1, 4, 6, 1_000_000):  # 15 digits, 16 and 17
+            server.clock.learn(start, 0.0)
+            assert packed(kept, server, float(ahead)) == pack(kept.words(server.clock.at(float(ahead))))
+    assert (kept.around is None) == (start == 0)
+
+
+def test_a_call_that_is_sent_once_is_not_remembered():
+    server, call = fresh_server(), Call("c", "cache", as_is, script=CHARGE, keys=("k",), args=(7,))
+    server.clock.learn(1_700_000_000_000_000, 0.0)
+    packed(call, server, 1.0)
+    assert call.around is None

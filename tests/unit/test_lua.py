@@ -27,6 +27,13 @@ def test_an_include_can_be_replaced():
     assert "TIME" not in source
 
 
+def test_an_include_of_the_scripts_own_package_comes_before_a_shared_one():
+    own = Script("workerkit.limits", "decide", replace={"algorithm": "-- include: gcra\n"}).source
+    assert "-- include" not in own
+    assert "theoretical arrival time" in own  # limits/gcra.lua
+    assert "redis.call('TIME')" in own  # core/scripts/now.lua
+
+
 def test_the_digest_is_the_one_redis_gives():
     script = Script(SCRIPTS, "now")
     assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
