@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import threading
 import time
@@ -85,11 +84,12 @@ def most_in_any(stamps, period):
 
 def largest_burst(stamps, spacing):
     """The smallest b for which no stretch of t us holds more than b + t / spacing of the stamps."""
-    worst, debt, last = 0, -math.inf, None
-    for at in sorted(stamps):
-        # The leaky bucket of that spacing, filled by one a stamp: its highest level is the burst.
-        debt = 1 + (max(0.0, debt - (at - last) / spacing) if last is not None else 0)
-        worst, last = max(worst, debt), at
+    stamps = sorted(stamps)
+    worst, level, last = 0.0, 0.0, stamps[0]
+    for at in stamps:
+        # A bucket that leaks one a spacing, and gets one a stamp: its highest level is the burst.
+        level = 1 + max(0.0, level - (at - last) / spacing)
+        worst, last = max(worst, level), at
     return worst
 
 

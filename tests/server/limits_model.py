@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 from workerkit.core.call import Call, as_is
 from workerkit.core.events import Hooks
-from workerkit.core.flow import Sleep
 from workerkit.core.keys import Keys
 from workerkit.core.lua import Script
 from workerkit.core.rates import Rate, parse_rate
+from workerkit.errors import OutcomeUnknown, StoreUnavailable
 from workerkit.io.address import parse_address
 from workerkit.io.runner import Runner
 from workerkit.io.server import PoolOptions, Server
@@ -27,6 +27,20 @@ from workerkit.limits.slots import Slots
 KEYS = Keys("t", "g")
 S = 1_000_000
 START = 1_700_000_000 * S
+# What `gap` ms do to expiries. A key without one would stay for ever.
+AGE = """
+local gap = tonumber(ARGV[1])
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left == -1 then
+    return redis.error_reply('ERR no TTL: ' .. key)
+  elseif left <= gap then
+    redis.call('DEL', key)
+  else
+    redis.call('PEXPIRE', key, left - gap)
+  end
+end
+"""
 CLOCK = "local now_us = tonumber(ARGV[#ARGV])\n"
 
 
@@ -66,24 +80,22 @@ class World:
             Call(call.name, "guard", call.parse, script=script, keys=call.keys, args=(*call.args, self.now))
         )
 
-    def flow(self, flow, *, fails=None):
-        """Run a Flow; the first step's outcome gets lost when `fails` is the error that tells of it."""
+    def flow(self, flow):
+        """Run a Flow of Calls."""
         try:
             step = next(flow)
             while True:
-                if isinstance(step, Sleep):
-                    self.wait(us(step.seconds))
-                    step = flow.send(None)
-                    continue
-                answer = self.run(step)
-                step, fails = (flow.throw(fails), None) if fails else (flow.send(answer), None)
+                step = flow.send(self.run(step))
         except StopIteration as done:
             return done.value
 
     def wait(self, gap):
-        """Time passes, in us."""
+        """Time passes, in us; for expiries too."""
+        ms = (self.true + gap) // 1000 - self.true // 1000
         self.now += gap
         self.true += gap
+        if ms:
+            self.command("EVAL", AGE, 0, ms)
 
     def set_clock(self, by):
         """The server's clock jumps; no time passes."""
@@ -98,11 +110,13 @@ class World:
 class Act:
     """One admitted call: its real cost, when it was made (true us), and when it was over."""
 
-    def __init__(self, at, cost):
-        self.at, self.cost, self.end = at, cost, None
+    def __init__(self, at, cost, end=None, real=None):
+        self.at, self.cost, self.end, self.real = at, cost, end, real
 
     def __repr__(self):
-        return f"{self.cost} at {(self.at - START) / S:.6f}" + ("" if self.end is None else f"-{self.end - START}")
+        end = "" if self.end is None else f" to {(self.end - START) / S:.6f}"
+        real = "" if self.real is None else f" really {self.real}"
+        return f"{self.cost} at {(self.at - START) / S:.6f}{end}{real}"
 
 
 class Limiter:
@@ -143,12 +157,33 @@ class Limiter:
     def usage(self, key="k"):
         return self.world.run(self.policy.usage(KEYS, key))
 
-    def enter(self, cost=1, key="k", *, exact=False, leased=True, fails=None, **units):
-        """A slot as `limiter.slot` takes it, without waiting; its `act` is what was admitted."""
-        slots = Slots(self.policy, KEYS, key)
-        flow = slots.hold(self.costs(cost, units), f"o{next(self.tokens)}", exact=exact, leased=leased)
-        slot = self.world.flow(flow, fails=fails)
+    def _entering(self, cost, key, units, **options):
+        return Slots(self.policy, KEYS, key).hold(self.costs(cost, units), f"o{next(self.tokens)}", **options)
+
+    def enter(self, cost=1, key="k", *, exact=False, leased=True, **units):
+        """A slot as `limiter.slot` takes it, without waiting; or the refusal."""
+        slot = self.world.flow(self._entering(cost, key, units, exact=exact, leased=leased))
         return Held(self, slot, key, cost) if slot.decision.allowed else slot.decision
+
+    def enter_in_vain(self, cost=1, key="k", *, executed, cleaned, exact=True, **units):
+        """A slot whose answer got lost, after it was `executed` or before; and whether it could be `cleaned` up.
+
+        Answers what was admitted, if anything.
+        """
+        flow = self._entering(cost, key, units, exact=exact)
+        request = next(flow)
+        answer = self.world.run(request) if executed else None
+        cleanup = flow.throw(OutcomeUnknown("lost"))
+        try:
+            if cleaned:
+                flow.send(self.world.run(cleanup))
+            else:
+                flow.throw(StoreUnavailable("lost"))
+        except OutcomeUnknown:
+            if answer is None or not answer.decision.allowed:
+                return None
+            self.admitted(key).append(Act(self.world.true, cost))
+            return self.admitted(key)[-1]
 
     def reserve(self, cost=1, key="k", *, within):
         """A reservation and its act, or the refusal."""
@@ -211,6 +246,7 @@ class Held:
         """The slot ends; `cost=` or units say what was really used."""
         if real:
             self.slot.settle(**real)
+            self.act.real = real.get("cost")
         call = self.limiter.policy.finish(KEYS, self.key, self.slot)
         if call is not None:
             return self.limiter.world.run(call)
@@ -259,12 +295,13 @@ def worst_burst(acts, limit, period):
     return worst
 
 
-def most_at_once(acts, period, now):
-    """The largest sum of costs of calls that count at one moment: from each one's beginning until `period` after its
-    end (`now` for those that still run)."""
-    edges = sorted(
-        edge
-        for act in acts
-        for edge in ((act.at, 1, act.cost), ((now + 1 if act.end is None else act.end + period), 0, -act.cost))
-    )
-    return max(itertools.accumulate(change for _, _, change in edges), default=0)
+def most_at_once(acts, period):
+    """The largest sum of what counts at one moment: of each call its cost from its beginning to its end (None: it has
+    not ended), and what it really used for a period longer."""
+    edges = []
+    for act in acts:
+        real = act.cost if act.real is None else act.real
+        edges.append((act.at, 1, act.cost))
+        if act.end is not None:
+            edges += [(act.end, 0, real - act.cost), (act.end + period, 0, -real)]
+    return max(itertools.accumulate(change for _, _, change in sorted(edges)), default=0)

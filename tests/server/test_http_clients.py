@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import itertools
+import multiprocessing
 import time
 
 import pytest
 
 from tests.rig import until
-from tests.server.apps.api import BODY, CLIENTS, AioHttp, AioHttpx, Api
+from tests.server.apps.api import BODY, CLIENTS, AioHttp, AioHttpx, Api, Requests
 from workerkit.api.engine import Engine
 from workerkit.api.limiter import Limiter
 from workerkit.api.settings import load
@@ -18,6 +20,7 @@ from workerkit.core.events import BackgroundTrouble, Hooks, LimitDown, LimitLear
 from workerkit.errors import RateLimited, StoreError
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # bodies are dropped unread on purpose
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -106,7 +109,7 @@ def test_what_a_response_says_was_used_is_settled(engine, api, connect):
     used = []
 
     def settle(response):
-        body = response.content if connect.kind.__name__ == "Requests" else response.read()
+        body = response.content if connect.kind is Requests else response.read()
         used.append(body)
         return {"tokens": len(body)}
 
@@ -178,6 +181,26 @@ def test_with_a_cap_a_body_holds_its_place_until_it_was_read_or_closed(engine, a
     until(lambda: limiter.usage().holders == 0)
 
 
+@pytest.mark.parametrize("read", ["read", "iterate", "release"])
+def test_a_raw_body_of_requests_holds_its_place_until_its_end(engine, api, read):
+    limiter = Limiter(engine, "api", concurrency=1)
+    client = Requests(limiter)
+    client.open(api.url + "/stream")
+    raw = client.response.raw
+    assert (raw.status, limiter.usage().holders) == (200, 1)
+    api.go.set()
+    if read == "read":
+        assert raw.read(50) == BODY[:50]
+        assert limiter.usage().holders == 1
+        assert raw.read() == BODY[50:]
+    elif read == "iterate":
+        assert b"".join(raw) == BODY
+    else:
+        raw.release_conn()
+    assert limiter.usage().holders == 0
+    client.close()
+
+
 def test_a_body_that_is_dropped_unread_gives_its_place_back(engine, api, connect):
     limiter = Limiter(engine, "api", concurrency=1, lease="500ms")
     client = connect(limiter, wait=None)
@@ -235,8 +258,9 @@ def test_a_body_that_is_open_when_the_loop_ends_gives_its_place_back(engine, api
         await client.start(limiter, {})
         await client.aio_open(api.url + "/stream")
         assert (await limiter.aio.usage()).holders == 1
-        if kind is AioHttpx:  # which says of a response that is not closed that its owner must close it
+        if kind is AioHttpx:  # which leaves it to the owner to close a response
             await client.aio_shut()
+        await client.end()
 
     asyncio.run(leave())
     assert limiter.usage().holders == 0
@@ -259,6 +283,29 @@ def test_a_refusal_is_the_callers_and_pauses_the_key_for_everybody(engine, api, 
     assert limiter.peek("other").allowed
     learned = [event for event in events if isinstance(event, LimitLearned)]
     assert [(event.pause, event.refused) for event in learned] == [(100.0, True)]
+
+
+def test_a_refusal_pauses_every_other_process(engine, api, connect, redis_url):
+    api.headers = [("Retry-After", "100")]
+
+    def be_refused(kind):
+        client = kind(Limiter(Engine(lambda: load({"redis_url": redis_url}), Hooks()), "api", "1000/s"))
+        assert client.get(api.url + "/refuse")[0] == 429
+
+    process = FORK.Process(target=be_refused, args=[connect.kind], daemon=True)
+    client = connect(Limiter(engine, "api", "1000/s"), wait=None, learn=False)
+    client.get(api.url + "/ok")
+    process.start()
+    with contextlib.suppress(RateLimited):
+        while process.is_alive():
+            client.get(api.url + "/ok")
+    process.join(20)
+    assert process.exitcode == 0
+    with pytest.raises(RateLimited, match="pause"):
+        client.get(api.url + "/ok")
+    refused = next(at for path, at in api.arrivals if path == "/refuse")
+    late = [at - refused for path, at in api.arrivals if path == "/ok" and at > refused]
+    print(f"\n{connect.kind.__name__}: last of {len(late)} more requests {1000 * max(late, default=0):.1f} ms later")
 
 
 def test_what_the_api_says_is_left_tightens_and_never_loosens(engine, api, connect):

@@ -133,10 +133,10 @@ def test_a_refusal_after_a_jump_back_writes_it_down_once(runner):
     limiter.ask(2)
     limiter.world.set_clock(-3600 * S)
     assert us(limiter.ask().retry_after) == 10 * S
-    before = limiter.stored()
+    before = limiter.bytes()
     limiter.wait(4 * S)
     assert us(limiter.ask().retry_after) == 6 * S
-    assert limiter.stored() == before
+    assert limiter.bytes() == before
     limiter.wait(6 * S)
     assert limiter.ask().allowed
 
@@ -236,12 +236,12 @@ def test_the_old_rate_is_still_counted_between_the_new_ones(runner):
 def test_all_or_nothing_over_rates_and_cap(runner):
     limiter = window(runner, Rate(5, 1.0), Rate(8, 60.0), concurrency=1)
     assert limiter.request("a", 5).allowed
-    before = limiter.stored()
+    before = limiter.bytes()
     assert limiter.request("a", 1).bound_by == "5/s"
     limiter.wait(S)
     assert limiter.request("a", 4).bound_by == "8/m"
     assert limiter.request("b", 3).bound_by == "concurrency"
-    assert limiter.stored() == before
+    assert limiter.bytes() == before
     decision = limiter.request("a", 3)
     assert (decision.allowed, decision.remaining, us(decision.reset_after)) == (True, 0, 60 * S)
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from time import monotonic
 from types import MappingProxyType
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from workerkit.api.counting import Counting
 from workerkit.api.engine import Engine
@@ -20,13 +21,13 @@ from workerkit.core.call import Call
 from workerkit.core.durations import Duration, seconds
 from workerkit.core.encoding import digest
 from workerkit.core.events import BackgroundTrouble, LimitLearned
-from workerkit.core.flow import Flow, Own, Share
+from workerkit.core.flow import Flow, Own, Share, Sleep
 from workerkit.core.keys import Keys
 from workerkit.errors import DefinitionError, OutcomeUnknown, RateLimited, StoreError, StoreUnavailable
 from workerkit.limits.decision import Answer, Decision, Reservation
 from workerkit.limits.definition import Definition
 from workerkit.limits.headers import Advice
-from workerkit.limits.lease import Slot
+from workerkit.limits.lease import Holder, Slot
 from workerkit.limits.limiter import LimitPolicy
 from workerkit.limits.slots import Slots
 from workerkit.limits.waiters import Waiters
@@ -48,7 +49,8 @@ class Admissions:
         self.straight = self.blocks is None and not self.stand_in.beats
         self._name_keys = name_keys
         self._calls: dict[str, Call[Decision]] = {}  # those of the plainest requests, ready to send
-        self._holders: set[tuple[str, str, int] | None] = set()
+        # Weakly: a slot that an interruption kept from ever being left must not let its task's next one in for nothing.
+        self._holders: WeakValueDictionary[Holder | None, Slot] = WeakValueDictionary()
 
     @property
     def name(self) -> str:
@@ -167,7 +169,8 @@ class Admissions:
         definition, part = self.definition, self.part(key)
         exact = (definition.exact if exact is None else exact) and definition.algorithm == "window" and bool(costs)
         holder = self._holder(part)
-        inner = holder in self._holders
+        outer = self._holders.get(holder)
+        inner = outer is not None and not outer.lost
         self.engine.flusher.begin()
         if self.stand_in.absent:
             yield from self.stand_in.joining()
@@ -175,17 +178,17 @@ class Admissions:
             slots = Slots(self.policy, self.keys, part)
             slot = yield from slots.hold(costs, uuid4().hex, wait=wait, exact=exact, leased=not inner, who=self._who)
         except Down as error:
-            decision = self.unseen(error, key, costs, hold=not inner)
+            decision = yield from self._unseen(error, key, costs, wait, hold=not inner)
             return Slot("", Answer(decision, 0, 0.0), definition.units, costs)
         self.tally.note(key, slot.decision.allowed)
         if slot.leased and holder:
-            self._holders.add(holder)
+            self._holders[holder] = slot
             slot.holder = holder
         return slot
 
     def leaving(self, part: str, slot: Slot) -> Flow[None]:
         """The end of an admitted slot."""
-        self._holders.discard(slot.holder)
+        self._holders.pop(slot.holder, None)
         call = self.policy.finish(self.keys, part, slot)
         if slot.decision.bound_by == "local":
             self.stand_in.leave(part)
@@ -225,13 +228,23 @@ class Admissions:
             self.tally.note_unseen()
         return decision
 
+    def _unseen(
+        self, error: StoreError, key: str, costs: tuple[int, ...], wait: float, *, hold: bool
+    ) -> Flow[Decision]:
+        deadline = monotonic() + wait
+        while True:
+            decision = self.unseen(error, key, costs, hold=hold)
+            if decision.allowed or decision.retry_after > deadline - monotonic():
+                return decision
+            yield from Sleep(decision.retry_after)
+
     def _who(self) -> str:
         """This strand, as `waiting` lists it."""
         running = self.engine.host.running()
         task = f" {running.task}" if running else ""
         return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}{task}"
 
-    def _holder(self, part: str) -> tuple[str, str, int] | None:
+    def _holder(self, part: str) -> Holder | None:
         """Who would hold a lease: this strand of the running task. Its other coroutines need leases of their own."""
         running = self.engine.host.running() if self.definition.concurrency else None
         if running is None:

@@ -118,9 +118,10 @@ class Limiter(Admissions):
         return self.engine.runner.call(self.policy.usage(self.keys, self.part(key)))
 
     def busiest(self, most: int = 10) -> list[KeyCount]:
-        """The keys that were asked for most in this hour and the one before, about; each process adds its counts every
+        """The keys that were asked for most in this hour and the one before; other processes add their counts every
         second. By their digests, as `part` makes them, unless the limiter was defined with `name_keys`. Raises
         StoreError when Redis is down."""
+        self.engine.flusher.flush()
         return self.engine.runner.call(self.tally.busiest(most))
 
     def waiting(self, key: str = "") -> list[str]:
@@ -139,7 +140,7 @@ class Limiter(Admissions):
         self.engine.runner.call(self.policy.reset(self.keys, self.part(key)))
 
     def pause(self, key: str, duration: Duration) -> None:
-        """Refuse everything under `key` for the whole fleet, for so long from now; the latest pause counts.
+        """Refuse everything under `key` for the whole fleet, for so long from now, whatever pause there was.
 
         Raises DefinitionError for a duration that is none or negative, StoreError when Redis is down.
         """
@@ -149,8 +150,9 @@ class Limiter(Admissions):
         """Replace the rates of one key, or its cap, for the whole fleet from the next decision on.
 
         Kept for a year; `configure(key)` goes back to the definition. What was charged under a rate of the same period
-        still counts. Nothing is learned against configured rates. Raises DefinitionError for rates that will not do or
-        count other units, StoreError when Redis is down.
+        still counts. No refusal of the API brings configured rates down; its pauses, and what it says is left, count
+        all the same. Raises DefinitionError for rates that will not do, or leave out something that the limiter
+        counts, StoreError when Redis is down.
         """
         parsed = parse_rates(*rates) if rates else ()
         self.engine.runner.call(self.policy.configure(self.keys, self.part(key), parsed, concurrency))
@@ -217,6 +219,7 @@ class AioLimiter:
 
     async def busiest(self, most: int = 10) -> list[KeyCount]:
         """See `Limiter.busiest`."""
+        await self._engine.flusher.aio_flush()
         return await self._engine.aio_runner.call(self._limiter.tally.busiest(most))
 
     async def waiting(self, key: str = "") -> list[str]:

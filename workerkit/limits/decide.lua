@@ -94,6 +94,10 @@ end
 local remaining, reset = nil, 0
 for _, w in ipairs(rates) do
   remaining, reset = math.min(remaining or w.limit, left(w)), math.max(reset, resets(w))
+  local told = units[w.unit]
+  if told and told.till > now_us then
+    remaining = math.min(remaining, told.left)
+  end
 end
 remaining = remaining or cap - taken - (taking and allowed and 1 or 0)
 local reply = { allowed and 1 or 0, math.max(0, remaining), allowed and delay or wait, reset, bound, now_us }

@@ -78,6 +78,8 @@ class Definition:
             raise DefinitionError(f"{self.what}: margin={humanize(self.margin)} is above a day; it covers delays only")
         if self.burst is not None and (self.algorithm != "gcra" or not rates):
             raise DefinitionError(f"{self.what}: burst= is for rates with algorithm='gcra'; leave it out")
+        if self.margin and self.algorithm == "fixed":
+            raise DefinitionError(f"{self.what}: margin= would part fixed windows from the clock's; leave it out")
         if self.exact and (self.algorithm != "window" or not rates):
             raise DefinitionError(f"{self.what}: count='response' needs a rate, and algorithm='window'")
 

@@ -2,7 +2,7 @@
 -- burst of b may run ahead: at most b + (N/T) x t in any t.
 --
 -- A rate remembers how far its theoretical arrival time lay ahead at `base`, in quanta of 1/k us that make the spacing a
--- whole number (rounded up: never faster) of 21 binary digits, and until when calls have been let ahead of their time.
+-- whole number (rounded up: never faster) of 26 binary digits, and until when calls have been let ahead of their time.
 -- base in us, arrival time after base in quanta, log2 k, the latest moment that was given out, since when it is known
 local HEAD = '<I7I7BI7I7'
 local most, ahead = string.match(ARGV[7], '^(%d+) ?(%d*)')
@@ -11,7 +11,7 @@ most, patience = tonumber(most), tonumber(ahead) or 0
 local function spread(w)
   local _, spacing = math.frexp(w.period / w.limit)
   local _, period = math.frexp(w.period)
-  w.digits = math.max(0, math.min(21 - spacing, 50 - period))
+  w.digits = math.max(0, math.min(26 - spacing, 50 - period))
   w.k = 2 ^ w.digits
   -- As far ahead as can be counted exactly: for what is further there is no time to give.
   patience = math.min(patience, 2 ^ 52 / w.k)

@@ -34,7 +34,7 @@ for _, each in ipairs(said.budgets) do
       end
       unit.left, unit.till = left, till
     end
-    if each.share and not stored[3] then
+    if each.share and not configured.rates then
       bring_down(unit, each.share)
     end
     each.guilty = each.left == 0
@@ -42,7 +42,7 @@ for _, each in ipairs(said.budgets) do
   end
 end
 -- One step for one pause: all that were under way are refused together.
-if said.refused and not stored[2] and not stored[3] then
+if said.refused and not stored[2] and not configured.rates then
   for _, each in ipairs(said.budgets) do
     if costs[each.unit] and (each.guilty or not empty) then
       bring_down(unit_of(each.unit), math.floor(unit_of(each.unit).scale * 0.7))

@@ -9,11 +9,14 @@ from workerkit.core.rates import MAX_AMOUNT
 from workerkit.errors import DefinitionError
 from workerkit.limits.decision import Answer
 
+Holder = tuple[str, str, int]  # a strand of a task that holds a lease: of which key, the task's id, the strand
+
 
 class Slot:
     """What `with limiter.slot(...)` gives: `decision`, and the `owner` token under which the lease is held."""
 
     __slots__ = (
+        "__weakref__",
         "_over",
         "_real",
         "_units",
@@ -42,7 +45,7 @@ class Slot:
         self._units = units
         self.charged = charged  # by rate, as the units are
         self.ends = inf  # of the lease, by the monotonic clock
-        self.holder: tuple[str, str, int] | None = None
+        self.holder: Holder | None = None
         self.stamp = answer.acts  # the server's time of the charge
         self.leased = leased
         self.exact = exact

@@ -154,7 +154,7 @@ class LimitPolicy:
         return Call("limits.reset", "guard", as_is, args=("DEL", state, pause))
 
     def pause(self, keys: Keys, part: str, duration: Duration) -> Call[Any]:
-        """Refuse everything for so long; a later pause replaces an earlier one."""
+        """Refuse everything for so long, whatever pause there was."""
         pause, ms = self._keys(keys, part)[1], ceil(seconds(duration, what="pause") * 1e3)
         return Call("limits.pause", "guard", as_is, args=("SET", pause, "", "PX", ms))
 
@@ -163,28 +163,29 @@ class LimitPolicy:
         name = self._keys(keys, part)[2]
         if not rates and concurrency is None:
             return Call("limits.configure", "guard", as_is, args=("DEL", name))
-        asked = Definition(
-            self.name,
-            tuple(rates) or self.rates,
-            algorithm=self.definition.algorithm,
-            burst=self.definition.burst,
-            concurrency=concurrency,
-            margin=self.definition.margin,
-            lease_tokens=self.definition.lease_tokens and "auto",
-        )
-        if unknown := set(asked.units) - set(self.definition.units):
-            known = ", ".join(sorted({unit or "calls" for unit in self.definition.units})) or "nothing"
-            raise DefinitionError(
-                f"limiter {self.name} does not count {min(unknown) or 'calls'}; write rates of what it counts: {known}"
-            )
         if concurrency is not None and not self._cap:
             raise DefinitionError(f"limiter {self.name} was defined without concurrency, so none can be configured")
-        limits = [
-            {"period": str(self.definition.period_us(rate)), "limit": rate.amount, "unit": unit, "text": str(rate)}
-            for rate, unit in zip(asked.rates, asked.units, strict=True)
-        ]
-        value = {"rates": limits, **({"cap": concurrency} if concurrency else {})}
+        definition = self.definition
+        asked = Definition(
+            self.name, tuple(rates), algorithm=definition.algorithm, burst=definition.burst, concurrency=concurrency
+        )
+        known, given = set(definition.units), set(asked.units)
+        if unknown := given - known:
+            what = ", ".join(sorted(unit or "calls" for unit in known)) or "nothing"
+            raise DefinitionError(f"{definition.what} does not count {min(unknown) or 'calls'}; it counts {what}")
+        if rates and (missing := known - given):
+            raise DefinitionError(f"{definition.what} counts {min(missing) or 'calls'} too: configure a rate of those")
+        value: dict[str, Any] = {"cap": concurrency} if concurrency else {}
+        if rates:
+            value["rates"] = [
+                {"period": str(definition.period_us(rate)), "limit": rate.amount, "unit": unit, "text": str(rate)}
+                for rate, unit in zip(asked.rates, asked.units, strict=True)
+            ]
         return Call("limits.configure", "guard", as_is, args=("SET", name, json.dumps(value), "PX", CONFIGURED_MS))
+
+    def paused(self, keys: Keys, part: str) -> Call[bool]:
+        """Whether everything is refused now."""
+        return Call("limits.paused", "guard", bool, args=("EXISTS", self._keys(keys, part)[1]))
 
     def learn(self, keys: Keys, part: str, advice: Advice) -> Call[bool]:
         """Take in what the called API said; answers whether that paused this key, or brought a rate down."""

@@ -11,6 +11,8 @@ local UNIT, RATE = '<Bc0I7I7I7HI7', '<Bc0I7I7I4'
 local stored = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
 local state, cap, lease, owner = stored[1] or '', tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 
+local configured = stored[3] and cjson.decode(stored[3]) or {}
+
 local units, windows, at = {}, {}, 2
 for _ = 1, #state > 0 and string.byte(state) or 0 do
   local unit = {}
@@ -41,7 +43,7 @@ end
 local function rate_of(period, limit, cost, unit)
   local w = windows[period .. unit] or { period = tonumber(period), unit = unit, fresh = true }
   w.limit, w.cost, w.known = tonumber(limit), tonumber(cost), units[unit]
-  if w.known and not stored[3] then
+  if w.known and not configured.rates then
     w.limit = math.max(w.cost, math.floor(w.limit * w.known.scale / 1000))
   end
   return w
@@ -52,22 +54,19 @@ local name = string.gmatch(ARGV[6], '([^,]*),')
 for i = 8, #ARGV - 2, 3 do
   local unit = name() or ''
   costs[unit] = ARGV[i + 2]
-  if not stored[3] then
+  if not configured.rates then
     rates[#rates + 1] = rate_of(ARGV[i], ARGV[i + 1], ARGV[i + 2], unit)
   end
 end
-if stored[3] then
-  local configured = cjson.decode(stored[3])
-  cap = cap > 0 and configured.cap or cap -- 0: within a slot that its task holds, which takes no second place
-  for _, rate in ipairs(configured.rates or {}) do
-    if not costs[rate.unit] then
-      return redis.error_reply('ERR this limiter key is configured for ' .. rate.unit .. ', which the caller does not count')
-    end
-    local w = rate_of(rate.period, rate.limit, costs[rate.unit], rate.unit)
-    w.text = rate.text
-    rates[#rates + 1] = w
+for _, rate in ipairs(configured.rates or {}) do
+  if not costs[rate.unit] then
+    return redis.error_reply('ERR this limiter key is configured for ' .. rate.unit .. ', which the caller does not count')
   end
+  local w = rate_of(rate.period, rate.limit, costs[rate.unit], rate.unit)
+  w.text = rate.text
+  rates[#rates + 1] = w
 end
+cap = cap > 0 and configured.cap or cap -- 0: within a slot that its task holds, which takes no second place
 for _, w in ipairs(rates) do
   longest = math.max(longest, w.period)
 end

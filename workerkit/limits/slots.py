@@ -78,8 +78,9 @@ class Slots:
                     yield from self._note(noted, max(left, answer.delay))
                 if answer.decision.allowed:
                     slot.ends = asked + policy.lease if leased or exact else inf
-                    yield from self._until_turn(slot, answer.delay)
-                    return slot
+                    if not answer.delay or (yield from self._turn_comes(slot, answer.delay)):
+                        return slot
+                    continue
                 # What must wait for a slot, or for answers, can only be guessed.
                 sure = answer.decision.bound_by != "concurrency"
                 if left <= 0 or (sure and answer.decision.retry_after > left):
@@ -94,18 +95,20 @@ class Slots:
         answer = yield from self._policy.request(self._keys, self._part, costs, "", patience=within)
         return Reservation(answer.delay, answer.decision, key, costs, answer.acts)
 
-    def _until_turn(self, slot: Slot, delay: float) -> Flow[None]:
-        if not delay:
-            return
+    def _turn_comes(self, slot: Slot, delay: float) -> Flow[bool]:
+        """Wait for the slot's own time; given back when that is interrupted, or falls into a pause."""
+        paused = True
         try:
             yield from Sleep(delay)
-        except BaseException:
-            nothing = dict.fromkeys(self._policy.definition.units, 0)
-            try:
-                yield from self._policy.settle(self._keys, self._part, slot.charged, slot.stamp, nothing)
-            except StoreError:
-                pass  # it counts as used
-            raise
+            paused = yield from self._policy.paused(self._keys, self._part)
+        finally:
+            if paused:
+                nothing = dict.fromkeys(self._policy.definition.units, 0)
+                try:
+                    yield from self._policy.settle(self._keys, self._part, slot.charged, slot.stamp, nothing)
+                except StoreError:
+                    pass  # it counts as used
+        return not paused
 
     def _note(self, who: str, seconds: float) -> Flow[None]:
         try:
