@@ -125,7 +125,7 @@ class Store:
 
     def _filled(self, size: int) -> int:
         self.size = size
-        self._client.flushdb()
+        self._client.execute_command("FLUSHDB", "SYNC")  # type: ignore[no-untyped-call]  # redis-py's only asks for async
         empty, first = self._used(), self._part(_key(0))
         for source, value in self._values.items():
             self._client.restore(source, HOUR * 1000, value)

@@ -24,7 +24,8 @@ Options = Mapping[str, Any]
 Ask = Callable[[str], bool]  # whether one call under this key may be made
 AioAsk = Callable[[str], Awaitable[bool]]
 NEVER = 2**53  # the moment, in microseconds since 1970, after which a script of ours would refuse to run
-POOL = 64  # connections; the peers open as many as there are callers
+# The peers open as many connections as there are callers, and wait for as long as a full server takes to be emptied.
+KIT: dict[str, Any] = {"pool_max": 64, "timeout": 30.0}
 OWNER = "bench"
 HERE = Path(__file__).resolve().parent
 
@@ -91,7 +92,7 @@ def call(limiter: Limiter, key: str) -> Any:
 
 @contextlib.contextmanager
 def _ours(options: Options, url: str, *rates: str) -> Iterator[Ask]:
-    with WorkerKit(url=url, pool_max=POOL) as kit:
+    with WorkerKit(url=url, **KIT) as kit:
         limiter, runner = kit.limiter("bench", *rates, **options), kit.engine.runner
         if limiter.definition.concurrency:
             yield lambda key: runner.call(call(limiter, key)).decision.allowed
@@ -101,7 +102,7 @@ def _ours(options: Options, url: str, *rates: str) -> Iterator[Ask]:
 
 @contextlib.asynccontextmanager
 async def _aio_ours(options: Options, url: str, *rates: str) -> AsyncIterator[AioAsk]:
-    async with WorkerKit(url=url, pool_max=POOL) as kit:
+    async with WorkerKit(url=url, **KIT) as kit:
         limiter, runner = kit.limiter("bench", *rates, **options), kit.engine.aio_runner
 
         async def ask(key: str) -> bool:
@@ -116,7 +117,7 @@ async def _aio_ours(options: Options, url: str, *rates: str) -> AsyncIterator[Ai
 
 @contextlib.contextmanager
 def _slots(options: Options, url: str, *rates: str) -> Iterator[Ask]:
-    with WorkerKit(url=url, pool_max=POOL) as kit:
+    with WorkerKit(url=url, **KIT) as kit:
         limiter = kit.limiter("bench", *rates, **options)
 
         def ask(key: str) -> bool:
@@ -128,7 +129,7 @@ def _slots(options: Options, url: str, *rates: str) -> Iterator[Ask]:
 
 @contextlib.asynccontextmanager
 async def _aio_slots(options: Options, url: str, *rates: str) -> AsyncIterator[AioAsk]:
-    async with WorkerKit(url=url, pool_max=POOL) as kit:
+    async with WorkerKit(url=url, **KIT) as kit:
         limiter = kit.limiter("bench", *rates, **options)
 
         async def ask(key: str) -> bool:
@@ -141,7 +142,7 @@ async def _aio_slots(options: Options, url: str, *rates: str) -> AsyncIterator[A
 @contextlib.contextmanager
 def _words(options: Options, url: str, *rates: str) -> Iterator[tuple[str, Callable[[str], Any]]]:
     """The source of our script, and its keys and arguments for a key."""
-    with WorkerKit(url=url, pool_max=POOL) as kit:
+    with WorkerKit(url=url, **KIT) as kit:
         limiter = kit.limiter("script", *rates, **options)
 
         @functools.cache

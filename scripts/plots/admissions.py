@@ -114,7 +114,9 @@ def draw(file: Path, stories: Sequence[Story]) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    mpl.rcParams.update({"svg.hashsalt": "workerkit", "svg.fonttype": "none", "font.size": 9})
+    mpl.rcParams.update(
+        {"svg.hashsalt": "workerkit", "svg.fonttype": "none", "font.size": 9, "path.simplify_threshold": 1.0}
+    )
     drawing = Figure(figsize=(12, 4.8), layout="constrained")
     axes = drawing.subplots(2, len(stories), sharex=True, sharey="row", squeeze=False)
     calls = traffic()

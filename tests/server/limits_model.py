@@ -223,11 +223,13 @@ class Limiter:
         usage, left = self.usage(key), self.world.command("PTTL", self.name(key=key))
         return left >= max(each.reset_after for each in usage.rates) * 1000
 
+    def bytes(self, key="k"):
+        """Every byte there is under this key."""
+        return [self.world.command("DUMP", each) for each in self.policy._keys(KEYS, key)]
+
     def stored(self, key="k"):
-        """Every byte and every expiry there is under this key."""
-        return [
-            self.world.command(verb, each) for each in self.policy._keys(KEYS, key) for verb in ("DUMP", "PEXPIRETIME")
-        ]
+        """Every byte and every expiry there is under this key; to be compared before time passes."""
+        return self.bytes(key), [self.world.command("PEXPIRETIME", each) for each in self.policy._keys(KEYS, key)]
 
 
 class Held:

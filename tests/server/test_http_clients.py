@@ -125,11 +125,22 @@ def test_what_a_response_says_was_used_is_settled(engine, api, connect):
     assert limiter.usage().holders == 0
 
 
+def test_a_response_that_says_nothing_of_its_use_is_as_charged(engine, api, connect):
+    limiter = Limiter(engine, "api", "10/m")
+    connect(limiter, cost=lambda _: {"cost": 3}, settle=lambda _: None).get(api.url + "/ok")
+    assert rate(limiter).remaining == 7
+
+
 def test_a_settle_that_fails_is_told_and_leaves_nothing_held(engine, api, connect):
     limiter = Limiter(engine, "api", "9/m", concurrency=2)
-    client = connect(limiter, settle=lambda _: {"cost": -1})
+    responses = []
+    client = connect(limiter, settle=lambda response: responses.append(response) or {"cost": -1})
     with pytest.raises(ValueError, match="whole number from 0"):
-        client.get(api.url + "/ok")
+        client.get(api.url + "/stream")
+    [response] = responses
+    assert {Requests: lambda: response.raw.closed, AioHttp: lambda: response.closed}.get(
+        connect.kind, lambda: response.is_closed
+    )()
     assert (rate(limiter).remaining, rate(limiter).held, limiter.usage().holders) == (8, 0, 0)
 
 
@@ -181,7 +192,7 @@ def test_with_a_cap_a_body_holds_its_place_until_it_was_read_or_closed(engine, a
     until(lambda: limiter.usage().holders == 0)
 
 
-@pytest.mark.parametrize("read", ["read", "iterate", "release"])
+@pytest.mark.parametrize("read", ["read", "iterate", "close", "release"])
 def test_a_raw_body_of_requests_holds_its_place_until_its_end(engine, api, read):
     limiter = Limiter(engine, "api", concurrency=1)
     client = Requests(limiter)
@@ -195,6 +206,8 @@ def test_a_raw_body_of_requests_holds_its_place_until_its_end(engine, api, read)
         assert raw.read() == BODY[50:]
     elif read == "iterate":
         assert b"".join(raw) == BODY
+    elif read == "close":
+        raw.close()
     else:
         raw.release_conn()
     assert limiter.usage().holders == 0
@@ -216,7 +229,15 @@ def test_a_body_that_is_dropped_unread_gives_its_place_back(engine, api, connect
 def test_with_a_cap_one_request_follows_another_at_once(engine, api, connect):
     limiter = Limiter(engine, "api", concurrency=1)
     client = connect(limiter, wait=None)
-    assert [client.get(api.url + "/ok") for _ in range(20)] == [(200, BODY)] * 20
+    if issubclass(connect.kind, AioHttpx):
+
+        async def many():
+            return [await client.aio_get(api.url + "/ok") for _ in range(20)]
+
+        answers = client.run(many())
+    else:
+        answers = [client.get(api.url + "/ok") for _ in range(20)]
+    assert answers == [(200, BODY)] * 20
 
 
 # What fails under way
@@ -334,6 +355,15 @@ def test_all_that_the_api_has_left_can_be_used(engine, api, connect, options):
     assert refused.value.bound_by == "learned"
 
 
+def test_a_refusal_brings_down_the_unit_that_is_used_up(engine, api, connect):
+    limiter = Limiter(engine, "api", "10/m", "1000 tokens/m")
+    client = connect(limiter, cost=lambda _: {"tokens": 100})
+    api.headers = [("x-ratelimit-remaining-requests", "5"), ("x-ratelimit-reset-requests", "6m0s")]
+    api.headers += [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1s")]
+    client.get(api.url + "/refuse")
+    assert [each.learned for each in limiter.usage().rates] == [1.0, 0.7]
+
+
 def test_nothing_is_learned_where_that_is_not_wanted(engine, api, connect):
     limiter = Limiter(engine, "api", "9/m")
     client = connect(limiter, wait=None, learn=False)
@@ -366,8 +396,8 @@ def test_a_response_reaches_its_caller_though_redis_went_down_meanwhile(fresh_se
     client = connect(Limiter(engine, "api", "9/m", concurrency=2))
     api.headers, api.act = [("RateLimit", '"default";r=2;t=60')], fresh_server.kill
     assert client.get(api.url + "/then") == (200, BODY)
-    whats = {event.what for event in events if isinstance(event, BackgroundTrouble)}
-    assert whats == {"headers for limiter api", "lease of limiter api"}
+    troubles = {"headers for limiter api", "lease of limiter api"}
+    until(lambda: {event.what for event in events if isinstance(event, BackgroundTrouble)} == troubles)
     with pytest.raises(StoreError):
         client.get(api.url + "/ok")
     assert len(api.arrivals) == 1

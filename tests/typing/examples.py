@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, assert_type
 
 from celery import Celery, Task
@@ -15,12 +16,18 @@ from workerkit.cache.computation import Computation, Entry
 from workerkit.cache.explain import Explanation
 from workerkit.cache.ledger import CacheStats
 from workerkit.jobs.record import JobView
+from workerkit.limits.decision import Reservation
+from workerkit.limits.headers import read
 from workerkit.limits.lease import Slot
+from workerkit.limits.tally import KeyCount, LimitStats
+from workerkit.limits.usage import Usage
 
 app = Celery("shop")
 kit = WorkerKit(app)
 stripe = kit.limiter("stripe", "100/s", "5000/h", concurrency=20)
 api = kit.limiter("api", "10/s")
+llm = kit.limiter("llm", "500 requests/m", "90000 tokens/m", count="response", when_down="local")
+paced = kit.limiter("paced", "10/s", algorithm="gcra", burst=2, margin="20ms")
 
 
 class Profile(BaseModel):
@@ -44,6 +51,11 @@ async def profile_async(user_id: int) -> Profile:
 @kit.throttle(api, key="{account}")
 def charge(account: str, amount: int) -> bool:
     return bool(account and amount)
+
+
+@kit.throttle(llm, key="{model}", cost=1, wait="10s", tokens=800)
+def complete(model: str, prompt: str) -> str:
+    return model + prompt
 
 
 @kit.throttle(api)
@@ -147,6 +159,18 @@ async def check_coroutines() -> None:
     assert_type(await api.aio.try_acquire("k"), Decision)
     async with stripe.aio.slot("acct", wait="2s") as slot:
         assert_type(slot, Slot)
+    async with llm.aio.slot(tokens=800) as slot:
+        slot.settle(tokens=612)
+    assert_type(await paced.aio.reserve("k", within="1s"), Reservation)
+    assert_type(await api.aio.peek("k", cost=3), Decision)
+    assert_type(await llm.aio.usage("k"), Usage)
+    assert_type(await api.aio.busiest(5), list[KeyCount])
+    assert_type(await api.aio.waiting("k"), list[str])
+    assert_type(await api.aio.stats(), LimitStats)
+    await api.aio.pause("k", "30s")
+    await api.aio.configure("k", "20/s")
+    await api.aio.learn("k", read(429, [("Retry-After", "2")], now=0.0))
+    await api.aio.reset("k")
     assert_type(await kit.cache.aio.set("k", 1, ttl="1m"), bool)
     assert_type(await kit.cache.aio.get_or_compute("k", lambda: 1, ttl="1m"), int)
     assert_type(await kit.cache.aio.get_or_compute("k", lambda: profile_async(1), ttl="1m", stale="1h"), Profile)
@@ -185,6 +209,29 @@ def check_handles() -> None:
     assert_type(api.try_acquire("k", cost=2), Decision)
     with stripe.slot("acct", wait="2s") as slot:
         assert_type(slot, Slot)
+        assert_type(slot.lost, bool)
+        assert_type(slot.owner, str)
+        assert_type(slot.decision, Decision)
+    with llm.slot("gpt", cost=1, wait=timedelta(seconds=2), tokens=800) as slot:
+        slot.settle(cost=1, tokens=612)
+    assert_type(api.try_acquire("k").retry_after, float)
+    assert_type(llm.peek("gpt", tokens=10).bound_by, str)
+    reservation = paced.reserve("k", within="1s")
+    assert_type(reservation, Reservation)
+    assert_type(reservation.delay, float)
+    paced.cancel(reservation)
+    assert_type(llm.usage("gpt"), Usage)
+    assert_type(llm.usage("gpt").rates[0].remaining, int)
+    assert_type(llm.usage("gpt").concurrency, int | None)
+    assert_type(api.busiest(), list[KeyCount])
+    assert_type(api.waiting("k"), list[str])
+    assert_type(api.stats(), LimitStats)
+    api.pause("k", 30)
+    api.configure("k", "20/s", "100/m")
+    stripe.configure("k", concurrency=3)
+    api.learn("k", read(429, [("Retry-After", "2")], now=0.0))
+    api.reset("k")
+    assert_type(complete("gpt", prompt="hello"), str)
     assert_type(kit.warmup(balance, every="5m", args=["acct_1"]), Warmup)
     assert_type(kit.jobs.get("id", Import), JobView[Import] | None)
     assert_type(kit.cache.delete("k"), bool)
@@ -202,4 +249,10 @@ def check_refusals() -> None:
     balance.memo.delay(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # account is text
     near.memo.entry("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a is an int
     import_rows(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # path is text
+    api.try_acquire("k", cost="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # cost is an int
+    llm.try_acquire("k", tokens="9")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # so are units
+    paced.reserve("k")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]  # within is missing
+    kit.limiter("x", "1/s", algorithm="leaky")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no such
+    kit.limiter("x", "1/s", when_down="ajar")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # no such
+    complete(1, "hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # model is text
     print(plain.memo)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # not memoized

@@ -280,14 +280,23 @@ def test_a_reservation_is_cancelled_once(engine):
 def test_a_configuration_that_will_not_do(engine):
     limiter = Limiter(engine, "llm", "500 requests/m", "90000 tokens/m")
     refused(lambda: limiter.configure("k", "5 words/m"), "does not count words", "calls, tokens")
+    refused(lambda: limiter.configure("k", "5/m"), "counts tokens too")
+    refused(lambda: limiter.configure("k", "5 tokens/m"), "counts calls too")
     refused(lambda: limiter.configure("k", "5/m", "6 calls/m"), "have one period", "keep the lower one")
     refused(lambda: limiter.configure("k", "5/m", concurrency=2), "defined without concurrency")
-    for cap in (0, -1, True, 1.5, "2"):
-        refused(lambda cap=cap: limiter.configure("k", concurrency=cap), "concurrency", "at least 1")
     refused(lambda: asyncio.run(limiter.aio.configure("k", "0/m")), "write it like")
     only = Limiter(engine, "llm", "90000 tokens/m", concurrency=2)
     refused(lambda: only.configure("k", "5/m"), "does not count calls", "tokens")
+    for cap in (0, -1, True, 1.5, "2"):
+        refused(lambda cap=cap: only.configure("k", concurrency=cap), "concurrency", "at least 1")
     refused(lambda: Limiter(engine, "db", concurrency=2).configure("k", "5/m"), "does not count calls", "nothing")
+
+
+def test_a_cap_alone_may_be_configured_whatever_the_algorithm(engine):
+    for options in ({}, {"algorithm": "gcra", "burst": 5}, {"algorithm": "fixed"}):
+        limiter = Limiter(engine, "api", "10/s", concurrency=2, **options)
+        call = limiter.policy.configure(limiter.keys, limiter.part("k"), (), 3)
+        assert call.args[0] == "SET"
 
 
 # Settling

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 
 import pytest
 
 from workerkit.api import limiter as handle
 from workerkit.api.engine import Engine
+from workerkit.api.host import NoHost, Running
 from workerkit.api.limiter import Limiter
 from workerkit.api.settings import load
 from workerkit.core.call import Call
@@ -340,6 +342,32 @@ def test_what_was_admitted_unseen_may_be_settled_as_ever(engine, model):
     with Limiter(engine, "llm", "5/s", "1000 tokens/m", when_down="open").slot(tokens=10) as slot:
         slot.settle(tokens=500)
     assert model.asked == ["limits.request"], "nothing was charged, so there is nothing to settle"
+
+
+class InTask(NoHost):
+    """As if the caller were a task."""
+
+    task = "t1"
+
+    def running(self):
+        return Running(self.task, "tasks.call")
+
+
+def test_a_slot_inside_another_gives_no_place_back_that_it_has_not_taken(engine, model):
+    engine.host = InTask()
+    limiter = Limiter(engine, "db", concurrency=2, when_down="local")
+    limiter.stand_in._live, limiter.stand_in._pid = 1, os.getpid()
+    with limiter.slot():
+        model.failures = [("limits.request", StoreUnavailable())] * 4
+        engine.host.task = "t2"
+        with limiter.slot() as other:
+            assert other.decision.bound_by == "local"
+            engine.host.task = "t1"
+            with limiter.slot() as inner:
+                assert inner.decision.bound_by == "local"
+            engine.host.task = "t3"
+            with limiter.slot(), pytest.raises(RateLimited, match="concurrency"), limiter.slot():
+                pytest.fail("a third in a share of two")
 
 
 def test_a_holder_learns_of_its_loss_before_the_server_counts_it(engine, model):

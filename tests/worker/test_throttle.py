@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,7 @@ def test_never_over_the_limit_and_no_retry_burned(broker: Any) -> None:
     calls = broker.notes("calls")
     assert sorted(int(text) for _, text in calls) == list(range(200))  # each once, with max_retries=0
     # Noted after admission, by four processes: 20 ms of margin cover the spread of that.
-    assert most_in_any([time for time, _ in calls], 1.0) <= 50
+    assert most_in_any([at for at, _ in calls], 1.0) <= 50
     assert parked(app) == 0
 
 
@@ -82,7 +83,7 @@ def test_concurrency_cap_holds_over_processes(broker: Any) -> None:
     results = [app.alone.delay(n) for n in range(20)]
     assert sorted(result.get(timeout=60) for result in results) == list(range(20))
     enters, leaves = broker.notes("enter"), broker.notes("leave")
-    marks = sorted([(time, 1) for time, _ in enters] + [(time, -1) for time, _ in leaves])
+    marks = sorted([(at, 1) for at, _ in enters] + [(at, -1) for at, _ in leaves])
     inside = 0
     for _, step in marks:
         inside += step
@@ -116,9 +117,73 @@ def test_other_pools(broker: Any, pool: str) -> None:
     broker.worker("throttled", pool=pool, concurrency=4)
     results = [app.call.delay(n) for n in range(120)]
     assert [result.get(timeout=60) for result in results] == list(range(120))
-    times = [time for time, _ in broker.notes("calls")]
+    times = [at for at, _ in broker.notes("calls")]
     assert len(times) == 120
     assert most_in_any(times, 1.0) <= 50
+
+
+def test_units_are_charged_by_key_in_one_decision_with_the_calls(broker: Any) -> None:
+    app = broker.load("metered")
+    broker.worker("metered", concurrency=4)
+    began = time.time()
+    results = [app.complete.delay(model, n) for n in range(12) for model in ("large", "small")]
+    assert [result.get(timeout=60) for result in results] == [n for n in range(12) for _ in range(2)]
+    for model in ("large", "small"):
+        times = sorted(at for at, _ in broker.notes(model))
+        assert len(times) == 12
+        # 250 tokens each of 1000/s: four a second, noted after their admission.
+        assert [n for n, at in enumerate(times) if at < began + n // 4 * 1.02] == []
+
+
+def test_counted_by_response_a_task_counts_until_a_period_after_its_end(broker: Any) -> None:
+    app = broker.load("metered")
+    broker.worker("metered", pool="threads", concurrency=10)
+    sent = time.time()
+    results = [app.slow.delay(n) for n in range(18)]
+    assert sorted(result.get(timeout=60) for result in results) == list(range(18))
+    began, ended = ({int(n): at for at, n in broker.notes(name)} for name in ("began", "ended"))
+    for n, at in began.items():
+        counting = [other for other in began if began[other] <= at < ended[other] + 1.0]
+        assert n in counting
+        assert len(counting) <= 6
+    # Each counts for the 0.3 s that it takes, and a second: six in 1.3 s.
+    assert [n for n, at in enumerate(sorted(began.values())) if at < sent + n // 6 * 1.3] == []
+
+
+def test_a_killed_task_that_never_answered_counts_until_its_lease_ends_and_comes_back(broker: Any) -> None:
+    app = broker.load("metered")
+    broker.worker("metered", concurrency=2)
+    results = [app.dies_unanswered.delay(n) for n in range(3)]
+    assert sorted(result.get(timeout=60) for result in results) == [0, 1, 2]
+    assert sorted(int(n) for _, n in broker.notes("lived")) == [0, 1, 2]
+    limiter = app.answered
+    until_free = time.monotonic() + 30
+    while limiter.usage().rates[0].remaining < 6:
+        assert time.monotonic() < until_free, "what the killed held never came back"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", ["nested", "nested_coroutine"])
+def test_a_slot_inside_its_own_throttle_takes_no_second_place(broker: Any, name: str) -> None:
+    app = broker.load("metered")
+    broker.worker("metered", concurrency=2)
+    results = [getattr(app, name).delay(n) for n in range(8)]
+    assert [result.get(timeout=60) for result in results] == [[n, 1, 1] for n in range(8)]
+    assert app.single.usage().holders == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_slots_within_a_task_are_one_place_and_between_tasks_they_are_not(broker: Any, pool: str) -> None:
+    app = broker.load("metered")
+    broker.worker("metered", pool=pool, concurrency=4)
+    results = [app.beside.delay(n) for n in range(24)]
+    assert [result.get(timeout=60) for result in results] == [[True, False]] * 24
+    inside = highest = 0
+    steps = [(at, 1) for at, _ in broker.notes("enter")] + [(at, -1) for at, _ in broker.notes("leave")]
+    for _, step in sorted(steps):
+        inside += step
+        highest = max(highest, inside)
+    assert highest == 2
 
 
 def test_eager_mode_waits_in_place(broker: Any) -> None:

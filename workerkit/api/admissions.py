@@ -33,6 +33,7 @@ from workerkit.limits.slots import Slots
 from workerkit.limits.waiters import Waiters
 
 Down = (StoreUnavailable, OutcomeUnknown)
+HERE = "here"  # the owner of a place that this process has given itself
 _MOST_CALLS = 2048
 NO_UNITS: Mapping[str, int] = MappingProxyType({})
 
@@ -135,14 +136,16 @@ class Admissions:
         wait: Duration | None = None,
         exact: bool | None = None,
         units: Mapping[str, int] = NO_UNITS,
+        nests: bool = True,
     ) -> Plan[Slot]:
-        """How to hold a slot. `exact` (the definition's `count` by default) has its charge count until it ends."""
+        """How to hold a slot. `exact` (the definition's `count` by default) has its charge count until it ends; within
+        one that `nests`, its task's next slots of this key take no place of their own."""
         definition, part = self.definition, self.part(key)
         costs = definition.costs(cost, units)
         patience = 0.0 if wait is None else seconds(wait, what="wait", zero_ok=True)
 
         def enter() -> Flow[Slot]:
-            slot = yield from self.entering(key, costs, wait=patience, exact=exact)
+            slot = yield from self.entering(key, costs, wait=patience, exact=exact, nests=nests)
             if not slot.decision.allowed:
                 raise self._refused(key, slot.decision)
             return slot
@@ -164,12 +167,20 @@ class Admissions:
 
         return Plan(what, enter, leave, renew=renew, interval=policy.lease / 3, kept=_kept)
 
-    def entering(self, key: str, costs: tuple[int, ...], *, wait: float = 0.0, exact: bool | None = None) -> Flow[Slot]:
+    def entering(
+        self,
+        key: str,
+        costs: tuple[int, ...],
+        *,
+        wait: float = 0.0,
+        exact: bool | None = None,
+        nests: bool = True,
+    ) -> Flow[Slot]:
         """A slot that was admitted, or says no. Inside one that the same task holds it takes no second lease."""
         definition, part = self.definition, self.part(key)
         exact = (definition.exact if exact is None else exact) and definition.algorithm == "window" and bool(costs)
         holder = self._holder(part)
-        outer = self._holders.get(holder)
+        began, outer = monotonic(), self._holders.get(holder)
         inner = outer is not None and not outer.lost
         self.engine.flusher.begin()
         if self.stand_in.absent:
@@ -178,10 +189,10 @@ class Admissions:
             slots = Slots(self.policy, self.keys, part)
             slot = yield from slots.hold(costs, uuid4().hex, wait=wait, exact=exact, leased=not inner, who=self._who)
         except Down as error:
-            decision = yield from self._unseen(error, key, costs, wait, hold=not inner)
-            return Slot("", Answer(decision, 0, 0.0), definition.units, costs)
+            decision = yield from self._unseen(error, key, costs, began + wait, hold=not inner)
+            return Slot("" if inner else HERE, Answer(decision, 0, 0.0), definition.units, costs)
         self.tally.note(key, slot.decision.allowed)
-        if slot.leased and holder:
+        if slot.leased and holder and nests:
             self._holders[holder] = slot
             slot.holder = holder
         return slot
@@ -190,7 +201,7 @@ class Admissions:
         """The end of an admitted slot."""
         self._holders.pop(slot.holder, None)
         call = self.policy.finish(self.keys, part, slot)
-        if slot.decision.bound_by == "local":
+        if slot.decision.bound_by == "local" and slot.owner == HERE:
             self.stand_in.leave(part)
         if call is not None:
             yield from call
@@ -229,9 +240,8 @@ class Admissions:
         return decision
 
     def _unseen(
-        self, error: StoreError, key: str, costs: tuple[int, ...], wait: float, *, hold: bool
+        self, error: StoreError, key: str, costs: tuple[int, ...], deadline: float, *, hold: bool
     ) -> Flow[Decision]:
-        deadline = monotonic() + wait
         while True:
             decision = self.unseen(error, key, costs, hold=hold)
             if decision.allowed or decision.retry_after > deadline - monotonic():

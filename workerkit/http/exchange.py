@@ -67,7 +67,8 @@ class Exchange(Generic[Q, R]):
         key = self._key if isinstance(self._key, str) else self._key(request)
         units = dict(self._cost(request)) if self._cost else {}
         cost = units.pop("cost", 1)
-        plan = self.limiter.plan(key, cost=cost, wait=self._wait, exact=True, units=units)
+        # A response may be read while the next request is sent: each is a connection of its own to the API.
+        plan = self.limiter.plan(key, cost=cost, wait=self._wait, exact=True, units=units, nests=False)
         return Turn(self.limiter, key, plan, self._settle, learn=self._learn)
 
 

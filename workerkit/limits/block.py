@@ -37,7 +37,7 @@ class _Block:
         self.decision = decision
         self.sent = sent
         self.ends = sent + life if decision.allowed else -inf
-        self.tokens = repeat(decision, asked - 1 if decision.allowed else 0)
+        self.tokens = repeat(decision, asked - 1)
 
     @property
     def used(self) -> int:

@@ -61,7 +61,9 @@ if allowed and taking and not again then
       hold(held_by(other), 1)
     end
   end
-  hold(exact and held_by(owner) or {}, 1)
+  if exact then
+    hold(held_by(owner), 1)
+  end
   local charged = {}
   for _, w in ipairs(rates) do
     if not exact then

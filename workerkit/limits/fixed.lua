@@ -33,7 +33,7 @@ local function packed(w)
     return nil
   end
   w.ends = (w.index + 1) * w.period
-  return struct.pack(HEAD, w.index, w.used, w.since)
+  return struct.pack(HEAD, w.index, w.used, w.since), ''
 end
 
 local function left(w)

@@ -44,11 +44,11 @@ end
 -- Since the call at `stamp` others may have been let in, or been given their time, as if it had its full cost; and the
 -- burst may have been full for as long. So much of the refund would come twice.
 local function refund(w, stamp, amount)
-  if stamp < w.since then
-    return -- before a reset, or a loss
-  end
   local since = math.max(now_us, w.given) - stamp
-  w.debt = math.max(0, w.debt - math.max(0, amount * w.space - math.max(0, since) * w.k))
+  if stamp < w.since or since < 0 then
+    return -- before a reset or a loss; or by a clock that has been set back
+  end
+  w.debt = math.max(0, w.debt - math.max(0, amount * w.space - since * w.k))
 end
 
 local function packed(w)
@@ -56,7 +56,7 @@ local function packed(w)
     return nil
   end
   w.ends = now_us + math.ceil(w.debt / w.k)
-  return struct.pack(HEAD, now_us, w.debt, w.digits, w.given, w.since)
+  return struct.pack(HEAD, now_us, w.debt, w.digits, w.given, w.since), ''
 end
 
 local function left(w)

@@ -166,8 +166,9 @@ class LimitPolicy:
         if concurrency is not None and not self._cap:
             raise DefinitionError(f"limiter {self.name} was defined without concurrency, so none can be configured")
         definition = self.definition
+        burst = definition.burst if rates else None
         asked = Definition(
-            self.name, tuple(rates), algorithm=definition.algorithm, burst=definition.burst, concurrency=concurrency
+            self.name, tuple(rates), algorithm=definition.algorithm, burst=burst, concurrency=concurrency
         )
         known, given = set(definition.units), set(asked.units)
         if unknown := given - known:

@@ -13,6 +13,11 @@ local state, cap, lease, owner = stored[1] or '', tonumber(ARGV[3]), tonumber(AR
 
 local configured = stored[3] and cjson.decode(stored[3]) or {}
 
+-- Where a rate is found; a number where it counts calls, as making text costs more than the rest of it.
+local function place(unit, period)
+  return unit == '' and period or string.format('%.0f', period) .. unit
+end
+
 local units, windows, at = {}, {}, 2
 for _ = 1, #state > 0 and string.byte(state) or 0 do
   local unit = {}
@@ -28,11 +33,14 @@ for _ = 1, #state > 0 and string.byte(state) or 0 do
   units[unit.name] = unit
 end
 while at <= #state do
-  local w, size = { start = at }, 0
+  -- Made at once with all that it will hold: a table that grows is copied at every doubling.
+  local size
+  local w = { start = at, stop = 0, at = 0, unit = '', period = 0, ends = 0, limit = 0, cost = 0,
+    q = 0, used = 0, n = 0, base = 0, first = 0, last = 0, width = 0, size = 0, records = false }
   w.unit, w.period, w.ends, size, w.at = struct.unpack(RATE, state, at)
   at = w.at + size
   w.stop = at - 1
-  windows[string.format('%.0f', w.period) .. w.unit] = w
+  windows[place(w.unit, w.period)] = w
 end
 
 local function unit_of(name)
@@ -41,7 +49,8 @@ local function unit_of(name)
 end
 
 local function rate_of(period, limit, cost, unit)
-  local w = windows[period .. unit] or { period = tonumber(period), unit = unit, fresh = true }
+  period = tonumber(period)
+  local w = windows[place(unit, period)] or { period = period, unit = unit, fresh = true }
   w.limit, w.cost, w.known = tonumber(limit), tonumber(cost), units[unit]
   if w.known and not configured.rates then
     w.limit = math.max(w.cost, math.floor(w.limit * w.known.scale / 1000))
@@ -50,9 +59,9 @@ local function rate_of(period, limit, cost, unit)
 end
 
 local rates, costs, longest = {}, {}, 0
-local name = string.gmatch(ARGV[6], '([^,]*),')
+local name = ARGV[6] ~= '' and string.gmatch(ARGV[6], '([^,]*),')
 for i = 8, #ARGV - 2, 3 do
-  local unit = name() or ''
+  local unit = name and name() or ''
   costs[unit] = ARGV[i + 2]
   if not configured.rates then
     rates[#rates + 1] = rate_of(ARGV[i], ARGV[i + 1], ARGV[i + 2], unit)
@@ -112,7 +121,10 @@ end
 -- What is held in this rate's unit, without what has left its period.
 local function held(w)
   local sum = w.known and w.known.held or 0
-  for _, each in ipairs(sum > 0 and late or {}) do
+  if sum == 0 then
+    return 0
+  end
+  for _, each in ipairs(late) do
     if each.at + w.period <= now_us then
       sum = sum - (each.costs[w.unit] or 0)
     end

@@ -18,10 +18,12 @@ local function store()
   end
   parts[1] = string.char(count)
   for _, w in ipairs(rates) do
-    windows[string.format('%.0f', w.period) .. w.unit] = nil
-    local record = packed(w)
-    if record then
-      parts[#parts + 1] = struct.pack(RATE, #w.unit, w.unit, w.period, w.ends, #record) .. record
+    windows[place(w.unit, w.period)] = nil
+    local head, rest = packed(w)
+    if head then
+      local n = #parts
+      parts[n + 1] = struct.pack(RATE, #w.unit, w.unit, w.period, w.ends, #head + #rest)
+      parts[n + 2], parts[n + 3] = head, rest
       ends = math.max(ends, w.ends)
     end
   end

@@ -17,11 +17,9 @@ if tonumber(redis.call('HGET', KEYS[1], 'hour')) ~= hour then
   redis.call('DEL', bucket)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-if #ARGV > 5 then
-  for i = 6, #ARGV, 2 do
-    redis.call('ZINCRBY', bucket, ARGV[i + 1], ARGV[i])
-  end
-  redis.call('ZREMRANGEBYRANK', bucket, 0, -KEPT - 1)
-  redis.call('PEXPIREAT', bucket, string.format('%.0f', (hour + 2) * 3600000))
+for i = 6, #ARGV, 2 do
+  redis.call('ZINCRBY', bucket, ARGV[i + 1], ARGV[i])
 end
+redis.call('ZREMRANGEBYRANK', bucket, 0, -KEPT - 1)
+redis.call('PEXPIREAT', bucket, string.format('%.0f', (hour + 2) * 3600000))
 return 1

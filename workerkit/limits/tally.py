@@ -86,7 +86,7 @@ class Tally:
     def take(self) -> Counts | None:
         """What was counted since the last time; None if nothing."""
         admitted, refused, others, unseen = self._admitted, self._refused, self._others, self._unseen
-        if not (admitted or refused or any(others) or unseen):
+        if not (admitted or refused or unseen):
             return None
         self._clear()
         keys = (KeyCount(part, admitted.get(part, 0), refused.get(part, 0)) for part in {**admitted, **refused})

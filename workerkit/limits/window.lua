@@ -88,9 +88,10 @@ local function charge(w, amount)
 end
 
 -- Takes `amount` out of the record that holds a charge of the time `stamp`, and of no other: a refund to the newest would
--- let the oldest's share through twice. What began after `stamp` (a reset, a loss) holds nothing of it.
+-- let the oldest's share through twice. What began after `stamp` (a reset, a loss) holds nothing of it, and what is T
+-- old has left: the oldest that is still there may be another's.
 local function refund(w, stamp, amount)
-  if w.n == 0 or stamp < w.base or stamp > now_us then
+  if w.n == 0 or stamp < w.base or stamp > now_us or stamp + w.period <= now_us then
     return
   end
   local at, record = 1, '<I4I' .. w.width
@@ -113,7 +114,7 @@ local function packed(w)
     return nil
   end
   w.ends = w.base + w.last * w.q + w.period
-  return struct.pack(HEAD, w.base, w.used, w.first, w.width, w.n) .. records(w)
+  return struct.pack(HEAD, w.base, w.used, w.first, w.width, w.n), records(w)
 end
 
 local function left(w)
