@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from keyword import kwlist
+from math import ceil
 from typing import Literal, get_args
 
 from workerkit.core.durations import Duration, humanize, seconds
@@ -116,7 +117,7 @@ class Definition:
 
     def period_us(self, rate: Rate) -> int:
         """What is counted with: the rate's own period, and what delays and blocks need on top."""
-        return rate.period_us + round((self.margin + self.ahead) * 1e6)
+        return rate.period_us + ceil((self.margin + self.ahead) * 1e6)
 
     def most(self, rate: Rate) -> int:
         """The largest cost that this rate can ever admit at once."""
