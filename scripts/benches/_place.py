@@ -18,7 +18,17 @@ from _rows import Skip
 
 from workerkit.testing.servers import RunningServer
 
-PACKAGES = ("workerkit", "redis", "hiredis", "celery", "cashews", "dogpile.cache", "cachetools")
+PACKAGES = (
+    "workerkit",
+    "redis",
+    "hiredis",
+    "celery",
+    "cashews",
+    "dogpile.cache",
+    "cachetools",
+    "limits",
+    "throttled-py",
+)
 
 
 @contextlib.contextmanager

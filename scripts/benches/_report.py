@@ -25,6 +25,8 @@ def cells(row: Row) -> list[str]:
     extra = ""
     if "computations" in row.goal:
         extra = f"; computations {row.extra['computations']} : {row.extra['peer_computations']}"
+    if "over" in row.extra:
+        extra = f"; {row.extra['over']} over"
     return [
         row.name,
         row.peer_name,

@@ -52,8 +52,9 @@ def engine(redis_url):
 
 @pytest.fixture
 def proxied(redis_url):
+    """A proxy before the server, and an engine behind it."""
     with FaultProxy(redis_url) as proxy:
-        engine = make_engine(proxy.url, timeout=1.0)
+        engine = make_engine(proxy.url)
         yield proxy, engine
         proxy.normal()
         engine.close()
@@ -81,10 +82,11 @@ def move_clock(by):
 
 
 def hammer(queue, number, url, seconds, rates, options):
+    """Ask for so many seconds, or (None) until the server holds "stop"; answers the stamps of what was admitted."""
     move_clock((number % 3 - 1) * 3600)
     limiter = Limiter(make_engine(url), "api", *rates, **options)
     stamps, start = [], time.monotonic()
-    while time.monotonic() - start < seconds:
+    while time.monotonic() - start < seconds if seconds else command(limiter.engine, "GET", "stop") is None:
         answer = decide(limiter, "k")
         if answer.decision.allowed:
             stamps.append(answer.stamp)
@@ -198,6 +200,32 @@ def test_l2_closed_open_and_back(fresh_server):
     engine.close()
 
 
+def live_on(queue, url, ready, down):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workerkit.api.standin.BEAT", 0.1)
+        limiter = Limiter(make_engine(url, timeout=0.5), "api", "40/h", when_down="local")
+        assert limiter.try_acquire("other").bound_by == ""
+        until(lambda: limiter.stand_in._live == 4)
+    ready.release()
+    down.wait()
+    queue.put([decision for _ in range(30) if (decision := limiter.try_acquire("k")).allowed])
+
+
+def test_l2_locally_each_process_keeps_to_its_share(fresh_server):
+    queue, ready, down = FORK.Queue(), FORK.Semaphore(0), FORK.Event()
+    arguments = (queue, fresh_server.url, ready, down)
+    fleet = [FORK.Process(target=live_on, args=arguments, daemon=True) for _ in range(4)]
+    for process in fleet:
+        process.start()
+    for _ in fleet:
+        assert ready.acquire(timeout=PATIENCE)
+    fresh_server.kill()
+    down.set()
+    admitted = [queue.get(timeout=PATIENCE) for _ in fleet]
+    assert {decision.bound_by for each in admitted for decision in each} == {"local"}
+    assert [len(each) for each in admitted] == [10, 10, 10, 10]
+
+
 # L3: charged at most once
 
 
@@ -226,7 +254,8 @@ def scripts_run(engine):
 
 
 def test_l3_a_request_that_arrives_after_its_caller_gave_up_is_not_charged(engine, proxied):
-    proxy, behind = proxied
+    proxy, _ = proxied
+    behind = make_engine(proxy.url, timeout=2.0)
     limiter, near = (Limiter(each, "api", "10/h", concurrency=2) for each in (behind, engine))
     with limiter.slot("k"):
         pass
@@ -236,6 +265,7 @@ def test_l3_a_request_that_arrives_after_its_caller_gave_up_is_not_charged(engin
     ran = scripts_run(engine)
     proxy.normal()
     until(lambda: scripts_run(engine) > ran)
+    behind.close()
     usage = near.usage("k")
     assert (usage.rates[0].remaining, usage.holders) == (9, 0)
 
@@ -269,10 +299,8 @@ def test_l4_who_waits_as_long_as_told_is_admitted(engine, algorithm):
 
 def test_l5_a_flushed_server_admits_one_more_burst(redis_url, engine):
     queue = FORK.Queue()
-    fleet = [
-        FORK.Process(target=hammer, args=(queue, each, redis_url, 3.0, ("50/1s",), {}), daemon=True)
-        for each in range(3)
-    ]
+    arguments = (redis_url, None, ("50/1s",), {})
+    fleet = [FORK.Process(target=hammer, args=(queue, number, *arguments), daemon=True) for number in range(3)]
     for process in fleet:
         process.start()
     limiter = Limiter(engine, "api", "50/1s")
@@ -280,12 +308,15 @@ def test_l5_a_flushed_server_admits_one_more_burst(redis_url, engine):
     before = server_us(engine)
     command(engine, "FLUSHALL")
     after = server_us(engine)
+    until(lambda: limiter.peek("k").remaining == 0 and server_us(engine) > after + S)
+    command(engine, "SET", "stop", 1)
     stamps = [at for _ in fleet for at in queue.get(timeout=2 * PATIENCE)]
-    most = [most_in_any([at for at in stamps if at <= after], S), most_in_any([at for at in stamps if at >= before], S)]
-    print(f"at most {most} on either side of the flush, {most_in_any(stamps, S)} over it")
-    assert most[0] <= 50
-    assert most[1] <= 50
-    assert 50 < most_in_any(stamps, S) <= 100
+    sides = [[at for at in stamps if at <= after], [at for at in stamps if at >= before]]
+    over = most_in_any(stamps, S)
+    print(f"at most {[most_in_any(side, S) for side in sides]} in 1 s on either side of the flush, {over} over it")
+    assert [most_in_any(side, S) <= 50 for side in sides] == [True, True]
+    assert over <= 100
+    assert len(stamps) > 100, "the loss was there"
 
 
 def test_l5_slots_that_were_under_way_when_the_server_was_flushed_end_quietly(engine):
@@ -349,7 +380,7 @@ LEASE = 2.0
 
 
 def hold_for_ever(queue, url, ready, rates, options):
-    limiter = Limiter(make_engine(url), "db", *rates, lease=LEASE, **options)
+    limiter = Limiter(make_engine(url), "db", *rates, **options)
     with limiter.slot("k") as slot:
         queue.put((os.getpid(), slot.owner))
         ready.wait()
@@ -360,7 +391,8 @@ def hold_for_ever(queue, url, ready, rates, options):
 class Holder:
     """A process that holds the slot of "k"."""
 
-    def __init__(self, url, *rates, **options):
+    def __init__(self, url, *rates, lease=LEASE, **options):
+        options["lease"] = lease
         self.queue, self.ready = FORK.Queue(), FORK.Event()
         self.process = FORK.Process(
             target=hold_for_ever, args=(self.queue, url, self.ready, rates, options), daemon=True
@@ -397,7 +429,7 @@ def waited_for(limiter, began, end, answers, what):
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_s2_the_slot_of_a_killed_or_stopped_holder_comes_back_with_its_lease(engine, redis_url, how):
-    limiter = Limiter(engine, "db", concurrency=1, lease=LEASE)
+    limiter = Limiter(engine, "db", concurrency=1)
     answers, holder = listen(limiter), Holder(redis_url, concurrency=1)
     holder.signal(signal.SIGKILL if how == "killed" else signal.SIGSTOP)
     began = server_us(engine)
@@ -415,7 +447,7 @@ def test_s2_the_slot_of_a_killed_or_stopped_holder_comes_back_with_its_lease(eng
 
 
 def test_s2_a_terminated_holders_slot_comes_back_at_once(engine, redis_url):
-    limiter, holder = Limiter(engine, "db", concurrency=1, lease=LEASE), Holder(redis_url, concurrency=1)
+    limiter, holder = Limiter(engine, "db", concurrency=1), Holder(redis_url, concurrency=1, lease=60.0)
     assert limiter.peek("k").bound_by == "concurrency"
     assert holder.let_go() is False
     holder.process.join(PATIENCE)
@@ -424,7 +456,7 @@ def test_s2_a_terminated_holders_slot_comes_back_at_once(engine, redis_url):
 
 def test_s4_a_holder_that_is_cut_off_knows_before_another_is_let_in(engine, proxied):
     proxy, behind = proxied
-    cut, limiter = (Limiter(each, "db", concurrency=1, lease=LEASE) for each in (behind, engine))
+    cut, limiter = Limiter(behind, "db", concurrency=1, lease=LEASE), Limiter(engine, "db", concurrency=1)
     answers = listen(limiter)
     with cut.slot("k") as slot:
         # By how much the server's clock is ahead of this machine's monotonic one: at least.
@@ -458,7 +490,7 @@ def test_s3_only_the_owner_releases_and_renews(engine):
 
 
 def test_what_a_killed_holder_has_not_answered_counts_for_a_period_after_its_lease(engine, redis_url):
-    limiter = Limiter(engine, "db", "1/s", count="response", lease=LEASE)
+    limiter = Limiter(engine, "db", "1/s", count="response")
     answers, holder = listen(limiter), Holder(redis_url, "1/s", count="response")
     holder.signal(signal.SIGKILL)
     began = server_us(engine)
@@ -508,26 +540,26 @@ def test_pause_and_configure_reach_every_process_with_its_next_decision(engine, 
     moments = []
 
     def steer(act):
+        """Do that, and wait until the fleet has asked often; notes when it was done at the earliest and the latest."""
         before = server_us(engine)
         act()
         moments.append((before, server_us(engine)))
         asked = int(command(engine, "GET", "asked") or 0)
-        until(lambda: int(command(engine, "GET", "asked") or 0) > asked + 30)
+        until(lambda: int(command(engine, "GET", "asked") or 0) > asked + 200)
 
     steer(lambda: None)
     steer(lambda: limiter.pause("k", "500ms"))
     until(lambda: limiter.peek("k").bound_by != "pause")
     steer(lambda: limiter.configure("k", "5/2s"))
-    time.sleep(2.5)
+    until(lambda: server_us(engine) > moments[-1][1] + 2.5 * S)
     steer(lambda: limiter.configure("k"))
-    until(lambda: limiter.peek("k").remaining == 0)
     command(engine, "SET", "stop", 1)
     stamps = [at for _ in fleet for at in queue.get(timeout=2 * PATIENCE)]
     _, (paused, pausing), (_, configured), (back, _) = moments
     assert [at for at in stamps if at < paused], "they were at work"
     assert not [at for at in stamps if pausing < at < paused + 499_000]
     assert 0 < most_in_any([at for at in stamps if configured < at < back], 2 * S) <= 5
-    assert most_in_any([at for at in stamps if at > back], S) > 5
+    assert most_in_any([at for at in stamps if at > back], 2 * S) > 5
 
 
 def ask_until_stopped(queue, url):
@@ -624,7 +656,5 @@ def test_a_slot_that_was_never_left_does_not_open_the_next_one(engine, task):
     limiter = Limiter(engine, "db", concurrency=1, lease=LEASE)
     plan = limiter.plan("k")
     engine.runner.run(plan.enter())  # as when an interrupt strikes before the with block is entered
-    answers = listen(limiter)
     with limiter.slot("k", wait=PATIENCE) as slot:
         assert slot.leased, "it must take a place of its own"
-    assert len(answers) > 1

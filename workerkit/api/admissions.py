@@ -8,9 +8,9 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from secrets import token_hex
 from time import monotonic
 from types import MappingProxyType
-from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from workerkit.api.counting import Counting
@@ -187,7 +187,7 @@ class Admissions:
             yield from self.stand_in.joining()
         try:
             slots = Slots(self.policy, self.keys, part)
-            slot = yield from slots.hold(costs, uuid4().hex, wait=wait, exact=exact, leased=not inner, who=self._who)
+            slot = yield from slots.hold(costs, token_hex(12), wait=wait, exact=exact, leased=not inner, who=self._who)
         except Down as error:
             decision = yield from self._unseen(error, key, costs, began + wait, hold=not inner)
             return Slot("" if inner else HERE, Answer(decision, 0, 0.0), definition.units, costs)
@@ -252,7 +252,7 @@ class Admissions:
         """This strand, as `waiting` lists it."""
         running = self.engine.host.running()
         task = f" {running.task}" if running else ""
-        return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}{task}"
+        return f"{socket.gethostname()}:{os.getpid()}:{token_hex(3)}{task}"
 
     def _holder(self, part: str) -> Holder | None:
         """Who would hold a lease: this strand of the running task. Its other coroutines need leases of their own."""

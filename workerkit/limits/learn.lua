@@ -45,7 +45,7 @@ end
 if said.refused and not stored[2] and not configured.rates then
   for _, each in ipairs(said.budgets) do
     if costs[each.unit] and (each.guilty or not empty) then
-      bring_down(unit_of(each.unit), math.floor(unit_of(each.unit).scale * 0.7))
+      bring_down(unit_of(each.unit), math.floor(unit_of(each.unit).scale * 7 / 10))
     end
   end
 end
