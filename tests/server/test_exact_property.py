@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.server.limits_model import Act, Held, Limiter, S, World, most_at_once, runner_on, us
+from workerkit.core.rates import parse_rate
 
 LEASE = 2 * S
 
@@ -205,6 +206,38 @@ def test_a_busy_fleet_keeps_the_promise(runner, seed):
     all_comes_back(fleet)
 
 
+DEFINED = ("10/s", "100 tokens/2s")
+
+
+def steering(act, counted=None):
+    """Something that steers, and the rates that count after it (None: those from before)."""
+
+    def steer(limiter, rates):
+        act(limiter)
+        return counted or rates
+
+    return steer
+
+
+def configured(*rates):
+    return steering(lambda limiter: limiter.configure(*rates), rates or DEFINED)
+
+
+STEER = {
+    "reset": steering(lambda limiter: limiter.reset()),
+    "lose": steering(lambda limiter: limiter.world.command("DEL", limiter.name())),
+    "slow": configured("5/s", "50 tokens/3s"),
+    "other": configured("8/1500ms", "60 tokens/700ms"),
+    "plainly": configured(),
+}
+
+
+def wait_renewing(limiter, keeper, gap):
+    for _ in range(-(-gap // S)):
+        limiter.wait(gap // -(-gap // S))
+        assert keeper.renew()
+
+
 STEERED = st.lists(
     st.tuples(
         GAPS,
@@ -212,7 +245,7 @@ STEERED = st.lists(
             MOVES,
             MOVES,
             MOVES,
-            st.tuples(st.sampled_from(["reset", "lose", "slow", "other", "plainly"]), NUMBERS, st.none()),
+            st.tuples(st.sampled_from(sorted(STEER)), NUMBERS, st.none()),
         ),
     ),
     max_size=60,
@@ -231,48 +264,27 @@ def test_steering_in_between_loses_nothing_for_ever_and_admits_a_burst_at_most(r
 
     Somebody holds one call all the time, so that no sum is put right by everybody's being gone.
     """
-    limiter = exact(runner, "10/s", "100 tokens/2s")
-    limiter.learn_nothing()
+    limiter = exact(runner, *DEFINED)
     keeper = limiter.enter(1, exact=True, tokens=1)
     fleet = Fleet(limiter)
-    segments, counted = [], {"10/s": (10, S, 1), "100 tokens/2s": (100, 2 * S, 10)}
-    now_counted, first = counted, 0
+    segments, rates, first = [], DEFINED, 0
     for gap, (what, number, more) in trace:
-        for _ in range(-(-gap // S)):
-            limiter.wait(gap // -(-gap // S))
-            assert keeper.renew()
-        if what in {"reset", "lose", "slow", "other", "plainly"}:
-            segments.append((fleet.acts[first:], now_counted))
-            first = len(fleet.acts)
-            if what == "reset":
-                limiter.reset()
-            elif what == "lose":
-                limiter.world.command("DEL", limiter.name())
-            elif what == "slow":
-                limiter.configure("5/s", "50 tokens/3s")
-                now_counted = {"5/s": (5, S, 1), "50 tokens/3s": (50, 3 * S, 10)}
-            elif what == "other":
-                limiter.configure("8/1500ms", "60 tokens/700ms")
-                now_counted = {"8/1500ms": (8, 3 * S // 2, 1), "60 tokens/700ms": (60, 7 * S // 10, 10)}
-            else:
-                limiter.configure()
-                now_counted = counted
+        wait_renewing(limiter, keeper, gap)
+        if what in STEER:
+            segments.append((fleet.acts[first:], rates))
+            rates, first = STEER[what](limiter, rates), len(fleet.acts)
         elif what in {"enter", "plain"}:
-            cost = min(number, 5)
-            getattr(fleet, what)(cost, tokens=10 * cost)
+            getattr(fleet, what)(min(number, 5), tokens=10 * min(number, 5))
         elif what == "lost":
-            cost = min(number, 5)
-            fleet.lost(cost, *more, tokens=10 * cost)
+            fleet.lost(min(number, 5), *more, tokens=10 * min(number, 5))
         else:
             move(fleet, what, number, None, 5)
-    segments.append((fleet.acts[first:], now_counted))
-    for acts, limits in segments:
-        for rate, (amount, period, weight) in limits.items():
-            assert most_at_once(acts, period) * weight <= amount, f"{rate}: {acts}"
+    for acts, kept in [*segments, (fleet.acts[first:], rates)]:
+        for rate in map(parse_rate, kept):
+            most = most_at_once(acts, rate.period_us) * (10 if rate.unit else 1)
+            assert most <= rate.amount, f"{most} at once of {rate}: {acts}"
     limiter.configure()
-    for _ in range(8):
-        limiter.wait(S)
-        assert keeper.renew()
+    wait_renewing(limiter, keeper, 8 * S)
     limiter.enter(1, exact=True, tokens=1)  # whoever comes next puts right what a loss has forgotten
     for each in limiter.usage().rates:
         assert (each.held, each.remaining) == (2, each.limit - 2), "something was never given back"

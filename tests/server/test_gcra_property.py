@@ -54,9 +54,7 @@ GAPS = st.one_of(st.just(0), st.integers(1, 3), st.integers(0, S // 8), st.integ
 
 
 @settings(max_examples=100, deadline=None, print_blob=True)
-@given(
-    RATES, BURSTS, st.lists(st.tuples(GAPS, st.integers(1, 12), st.sampled_from("ab"), st.booleans()), max_size=60)
-)
+@given(RATES, BURSTS, st.lists(st.tuples(GAPS, st.integers(1, 12), st.sampled_from("ab"), st.booleans()), max_size=60))
 def test_no_trace_breaks_a_promise(runner, rates, burst, trace):
     limiter = paced(runner, *rates, burst=burst)
     most = min(map(limiter.definition.most, rates))

@@ -72,6 +72,19 @@ def listen(limiter):
     return answers
 
 
+def listen_to_calls(limiter):
+    """Have the Calls of `limiter`'s engine counted, by name: the counts."""
+    calls, runner = Counter(), limiter.engine.runner
+    run = runner.call
+
+    def count(call, timeout=None):
+        calls[call.name] += 1
+        return run(call, timeout)
+
+    runner.call = count
+    return calls
+
+
 # L1: never above the bound, whatever the number of processes and their clocks
 
 
@@ -149,6 +162,31 @@ def test_l1_eight_processes_for_twenty_seconds(redis_url, algorithm, limit):
     )
     assert most <= bound
     assert use >= 0.97
+
+
+def take_ahead(queue, number, url, seconds, lease_tokens):
+    """Bursts and pauses, so that blocks are left with tokens that are older than they may be."""
+    limiter = Limiter(make_engine(url), "api", "200/500ms", lease_tokens=lease_tokens)
+    spans, calls, chance, start = [], listen_to_calls(limiter), random.Random(number), time.monotonic()
+    while time.monotonic() - start < seconds:
+        for _ in range(chance.randrange(60)):
+            began = time.monotonic()
+            if limiter.try_acquire("k").allowed:
+                spans.append((began, time.monotonic()))
+        time.sleep(chance.uniform(0, 0.1))
+    queue.put((spans, calls["limits.acquire"]))
+
+
+@pytest.mark.parametrize("lease_tokens", [20, "auto"])
+def test_l1_tokens_taken_ahead_are_never_used_beyond_the_limit(redis_url, lease_tokens):
+    taken = in_processes(3, take_ahead, redis_url, 2.4, lease_tokens)
+    spans = sorted(span for each, _ in taken for span in each)
+    # A token was used at some moment between its call's beginning and end: what lies in a period wholly counts.
+    most = max(sum(start <= began and ended < start + 0.5 for began, ended in spans) for start, _ in spans)
+    asked = sum(calls for _, calls in taken)
+    print(f"blocks of {lease_tokens}: {len(spans)} admissions with {asked} requests, at most {most} of 200 in a period")
+    assert most <= 200
+    assert len(spans) >= 100
 
 
 def call_an_api(queue, number, url, seconds):
@@ -316,7 +354,7 @@ def test_l5_a_flushed_server_admits_one_more_burst(redis_url, engine):
     print(f"at most {[most_in_any(side, S) for side in sides]} in 1 s on either side of the flush, {over} over it")
     assert [most_in_any(side, S) <= 50 for side in sides] == [True, True]
     assert over <= 100
-    assert len(stamps) > 100, "the loss was there"
+    assert len(stamps) >= 100, "what was lost was admitted anew"
 
 
 def test_l5_slots_that_were_under_way_when_the_server_was_flushed_end_quietly(engine):
@@ -504,14 +542,7 @@ def test_what_a_killed_holder_has_not_answered_counts_for_a_period_after_its_lea
 
 def test_gcra_slots_wait_in_the_order_of_asking_without_polling(engine):
     limiter = Limiter(engine, "api", "10/s", algorithm="gcra", burst=1)
-    answers, calls, entered = listen(limiter), Counter(), []
-    run = engine.runner.call
-
-    def count(call, timeout=None):
-        calls[call.name] += 1
-        return run(call, timeout)
-
-    engine.runner.call = count
+    answers, calls, entered = listen(limiter), listen_to_calls(limiter), []
 
     def work():
         with limiter.slot("k", wait=PATIENCE) as slot:

@@ -16,8 +16,9 @@ local function spread(w)
   -- As far ahead as can be counted exactly: for what is further there is no time to give.
   patience = math.min(patience, 2 ^ 52 / w.k)
   w.space = math.ceil(w.period * w.k / w.limit)
-  w.burst = math.min(w.limit, most > 0 and most or math.max(1, math.floor(w.limit / 10)))
-  w.burst = math.max(w.burst, math.min(w.cost, w.limit))
+  -- A burst of as many calls at a rate that was brought down would be longer: it would let in more than before.
+  local burst = math.min(w.whole, most > 0 and most or math.max(1, math.floor(w.whole / 10)))
+  w.burst = math.max(1, math.floor(burst * w.limit / w.whole), math.min(w.cost, w.limit))
 end
 
 local function room(w)

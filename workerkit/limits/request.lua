@@ -52,6 +52,7 @@ local function rate_of(period, limit, cost, unit)
   period = tonumber(period)
   local w = windows[place(unit, period)] or { period = period, unit = unit, fresh = true }
   w.limit, w.cost, w.known = tonumber(limit), tonumber(cost), units[unit]
+  w.whole = w.limit
   if w.known and not configured.rates then
     w.limit = math.max(w.cost, math.floor(w.limit * w.known.scale / 1000))
   end
