@@ -390,6 +390,54 @@ def test_inside_a_slot_of_the_same_task_no_second_place_is_taken(runner):
     assert limiter.usage().holders == 0
 
 
+HOLDS = st.lists(
+    st.tuples(
+        GAPS,
+        st.one_of(
+            st.tuples(st.sampled_from(["enter", "enter", "plainly"]), NUMBERS),
+            st.tuples(st.sampled_from(["end", "settle", "kill", "renew"]), NUMBERS),
+        ),
+    ),
+    max_size=50,
+)
+
+
+@settings(max_examples=120, deadline=None, print_blob=True)
+@given(st.integers(1, 4), st.sampled_from([(), ("1000/s",)]), HOLDS)
+def test_there_are_never_more_holders_than_the_cap(runner, cap, rates, trace):
+    """With slots that count until their response and plain ones on one key; refused only when all places are taken."""
+    limiter = exact(runner, *rates, concurrency=cap)
+    running, holds = [], []
+    for gap, (what, number) in trace:
+        limiter.wait(gap)
+        now = limiter.world.true
+        if what in {"enter", "plainly"}:
+            before = limiter.stored()
+            held = limiter.enter(exact=bool(rates) and what == "enter")
+            if isinstance(held, Held):
+                held.act.end = now + LEASE
+                holds.append(held.act)
+                running.append(held)
+            else:
+                assert held.bound_by == "concurrency"
+                assert limiter.stored() == before, "a refusal changed something"
+                assert sum(act.end > now for act in holds) == cap, "refused with a place free"
+        elif what == "renew":
+            for held in running:
+                if held.renew():
+                    held.act.end = now + LEASE
+        elif running:
+            held = running.pop(number % len(running))
+            if what != "kill":
+                held.end(**({"cost": 1} if what == "settle" and rates else {}))
+                held.act.end = min(held.act.end, now)
+                held.act.real = None
+    assert most_at_once(holds, 0) <= cap
+    limiter.wait(LEASE)
+    assert limiter.usage().holders == 0
+    assert [isinstance(limiter.enter(), Held) for _ in range(cap + 1)] == [True] * cap + [False]
+
+
 def test_slots_are_used(runner):
     """Four fifths of the time at the called API, one fifth elsewhere: what is free is used."""
     limiter = exact(runner, "200/s")

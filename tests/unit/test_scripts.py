@@ -194,7 +194,7 @@ def test_a_changed_pin_updates_and_keeps_what_was_there(faked):
         pins.write("one==1\n")
     faked.run("scripts/demo")
     assert faked.calls == ["venv", *["pip"] * 4]
-    assert (faked.root / ".venv/.workerkit").read_text().endswith("embedded test\n")
+    assert (faked.root / ".venv/.workerkit").read_text().endswith("embedded http test\n")
 
 
 def test_another_python_makes_it_anew(faked):
