@@ -358,6 +358,17 @@ def test_a_long_hold_is_remembered_however_long(runner):
     assert limiter.ask().allowed
 
 
+def test_a_long_hold_under_configured_rates_is_remembered_as_long(runner):
+    limiter = exact(runner, "1/s")
+    limiter.configure("1/10m")
+    held = limiter.enter(exact=True)
+    for _ in range(700):
+        limiter.wait(S)
+        assert held.renew()
+    limiter.wait(LEASE + 600 * S - 1)
+    assert us(limiter.ask().retry_after) == 1
+
+
 @pytest.mark.parametrize("how", ["ended", "killed", "mixed"])
 def test_all_of_a_large_limit_comes_back_while_others_go_on(runner, how):
     limiter = exact(runner, "500/s")

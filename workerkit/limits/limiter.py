@@ -135,14 +135,14 @@ class LimitPolicy:
 
     def renew(self, keys: Keys, part: str, slot: Slot) -> Call[bool]:
         """Keep the slot's lease for another term, and tell the slot whether it was still held."""
-        names = (self._leases(keys, part), keys.key(self.name, part, self._state))
+        state, _, configured, leases = self._keys(keys, part)
         ends = monotonic() + self.lease
         return Call(
             "limits.renew",
             "guard",
             lambda reply: slot.renewed(bool(reply), ends),
             script=_RENEW,
-            keys=names,
+            keys=(leases, state, configured),
             args=(slot.owner, self._lease_us, self._kept_ms),
         )
 

@@ -1,5 +1,6 @@
 -- Keeps a lease that has not run out, and never brings one back.
--- KEYS: the leases; the state, which says what the lease holds. ARGV: owner; lease in us; how long both are kept, in ms.
+-- KEYS: the leases; the state, which says what the lease holds; the rates that were configured. ARGV: owner; lease in
+-- us; how long both are kept, in ms (for longer where longer periods were configured).
 -- Returns 1 when the lease was still held, 0 when it is lost.
 
 -- include: now
@@ -8,9 +9,13 @@ if not ends or tonumber(ends) <= now_us then
   return 0
 end
 redis.call('ZADD', KEYS[1], now_us + ARGV[2], ARGV[1])
-for _, key in ipairs(KEYS) do
-  if redis.call('PTTL', key) < tonumber(ARGV[3]) then
-    redis.call('PEXPIRE', key, ARGV[3])
+local kept, configured = tonumber(ARGV[3]), redis.call('GET', KEYS[3])
+for _, rate in ipairs(configured and cjson.decode(configured).rates or {}) do
+  kept = math.max(kept, math.ceil((ARGV[2] * 4 + rate.period) / 1000))
+end
+for k = 1, 2 do
+  if redis.call('PTTL', KEYS[k]) < kept then
+    redis.call('PEXPIRE', KEYS[k], kept)
   end
 end
 return 1
