@@ -76,7 +76,7 @@ class Slots:
                 if pause >= NOTED and not noted:
                     noted = who()
                     yield from self._note(noted, max(left, answer.delay))
-                if answer.decision.allowed:
+                if held:
                     slot.ends = asked + policy.lease if leased or exact else inf
                     if not answer.delay or (yield from self._turn_comes(slot, answer.delay)):
                         return slot
