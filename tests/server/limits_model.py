@@ -262,6 +262,29 @@ def us(seconds):
 # The promises
 
 
+def walk(limiter, trace, most, refused=lambda cost, key: None):
+    """Ask as `trace` says, at most for `most`. A refusal writes nothing, and its wait is neither short nor long.
+
+    `refused` looks at each refusal, too.
+    """
+    for gap, wish, key, waits in trace:
+        limiter.wait(gap)
+        cost = min(wish, most)
+        before = limiter.stored(key)
+        decision = limiter.ask(cost, key)
+        if decision.allowed:
+            assert limiter.lives_long_enough(key)
+            continue
+        assert limiter.stored(key) == before, "a refusal changed something"
+        refused(cost, key)
+        assert decision.bound_by in {str(rate) for rate in limiter.rates}
+        if waits:
+            limiter.wait(us(decision.retry_after) - 1)
+            assert not limiter.peek(cost, key).allowed, "retry_after was too long"
+            limiter.wait(1)
+            assert limiter.ask(cost, key).allowed, "retry_after was too short"
+
+
 def most_in_any(acts, period):
     """The largest sum of costs in any half-open window [t, t + period); those that start at a call suffice."""
     acts, most, total, old = sorted((act.at, act.cost) for act in acts), 0, 0, 0

@@ -16,6 +16,7 @@ from tests.server.limits_model import (
     most_in_any,
     runner_on,
     us,
+    walk,
 )
 from workerkit.core.rates import Rate
 
@@ -55,24 +56,12 @@ COSTS = st.one_of(st.just(1), st.integers(1, 40))
 @given(RATES, st.lists(st.tuples(GAPS, COSTS, st.sampled_from("ab"), st.booleans()), max_size=60))
 def test_no_trace_breaks_a_promise(runner, rates, trace):
     limiter = fixed(runner, *rates)
-    smallest = min(rate.amount for rate in rates)
-    for gap, wish, key, waits in trace:
-        limiter.wait(gap)
-        cost = min(wish, smallest)
-        before = limiter.stored(key)
-        decision = limiter.ask(cost, key)
-        if decision.allowed:
-            assert limiter.lives_long_enough(key)
-            continue
-        assert limiter.stored(key) == before, "a refusal changed something"
+
+    def refused(cost, key):
         would = [*limiter.admitted(key), Act(limiter.world.true, cost)]
         assert any(most_in_a_clock_window(would, rate.period_us) > rate.amount for rate in rates), "for nothing"
-        assert decision.bound_by in {str(rate) for rate in rates}
-        if waits:
-            limiter.wait(us(decision.retry_after) - 1)
-            assert not limiter.peek(cost, key).allowed, "retry_after was too long"
-            limiter.wait(1)
-            assert limiter.ask(cost, key).allowed, "retry_after was too short"
+
+    walk(limiter, trace, min(rate.amount for rate in rates), refused)
     for key in "ab":
         for rate in rates:
             assert most_in_a_clock_window(limiter.admitted(key), rate.period_us) <= rate.amount

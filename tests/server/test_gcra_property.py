@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.server.limits_model import Act, Limiter, S, World, runner_on, us, worst_burst
+from tests.server.limits_model import Act, Limiter, S, World, runner_on, us, walk, worst_burst
 from workerkit.core.rates import Rate
 
 
@@ -57,22 +57,7 @@ GAPS = st.one_of(st.just(0), st.integers(1, 3), st.integers(0, S // 8), st.integ
 @given(RATES, BURSTS, st.lists(st.tuples(GAPS, st.integers(1, 12), st.sampled_from("ab"), st.booleans()), max_size=60))
 def test_no_trace_breaks_a_promise(runner, rates, burst, trace):
     limiter = paced(runner, *rates, burst=burst)
-    most = min(map(limiter.definition.most, rates))
-    for gap, wish, key, waits in trace:
-        limiter.wait(gap)
-        cost = min(wish, most)
-        before = limiter.stored(key)
-        decision = limiter.ask(cost, key)
-        if decision.allowed:
-            assert limiter.lives_long_enough(key)
-            continue
-        assert limiter.stored(key) == before, "a refusal changed something"
-        assert decision.bound_by in {str(rate) for rate in rates}
-        if waits:
-            limiter.wait(us(decision.retry_after) - 1)
-            assert not limiter.peek(cost, key).allowed, "retry_after was too long"
-            limiter.wait(1)
-            assert limiter.ask(cost, key).allowed, "retry_after was too short"
+    walk(limiter, trace, min(map(limiter.definition.most, rates)))
     check(limiter, "a")
     check(limiter, "b")
 

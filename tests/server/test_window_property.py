@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.server.limits_model import START, Act, Limiter, S, World, most_in_any, runner_on, us
+from tests.server.limits_model import START, Act, Limiter, S, World, most_in_any, runner_on, us, walk
 from workerkit.core.rates import Rate
 
 
@@ -62,22 +62,7 @@ TRACES = st.lists(st.tuples(GAPS, COSTS, st.sampled_from("ab"), st.booleans()), 
 @given(RATES, TRACES)
 def test_no_trace_breaks_a_promise(runner, rates, trace):
     limiter = window(runner, *rates)
-    smallest = min(rate.amount for rate in rates)
-    for gap, wish, key, waits in trace:
-        limiter.wait(gap)
-        cost = min(wish, smallest)
-        before = limiter.stored(key)
-        decision = limiter.ask(cost, key)
-        if decision.allowed:
-            assert limiter.lives_long_enough(key)
-            continue
-        assert limiter.stored(key) == before, "a refusal changed something"
-        assert decision.bound_by in {str(rate) for rate in rates}
-        if waits:
-            limiter.wait(us(decision.retry_after) - 1)
-            assert not limiter.peek(cost, key).allowed, "retry_after was too long"
-            limiter.wait(1)
-            assert limiter.ask(cost, key).allowed, "retry_after was too short"
+    walk(limiter, trace, min(rate.amount for rate in rates))
     check(limiter, "a")
     check(limiter, "b")
 
