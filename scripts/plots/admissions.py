@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from _limits_bound import Span, most_within
 from _report import replace_block
+from _stories import markdown, show
 
 AMOUNT, PERIOD = 100, 1.0  # "100/s"
 RATE = f"{AMOUNT}/{PERIOD:g}s"
@@ -84,25 +85,8 @@ async def tell(way: str, url: str) -> Story:
     return Story(way, len(moments), spans, arrivals)
 
 
-def table(stories: Sequence[Story]) -> list[list[str]]:
-    rows = [[story.way, *(f"{value:,.0f}" for value in story.figures().values())] for story in stories]
-    return [["", *stories[0].figures()], *rows]
-
-
-def markdown(stories: Sequence[Story]) -> str:
-    head, *rows = (f"| {' | '.join(cells)} |" for cells in table(stories))
-    return "\n".join([head, "|---|" + "---:|" * (len(table(stories)[0]) - 1), *rows])
-
-
-def show(stories: Sequence[Story]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    head, *rows = table(stories)
-    drawn = Table(*head, title=subject())
-    for cells in rows:
-        drawn.add_row(*cells)
-    Console().print(drawn)
+def whole(value: float) -> str:
+    return f"{value:,.0f}"
 
 
 def subject() -> str:
@@ -161,13 +145,13 @@ def main() -> int:
     for way in WAYS:
         with start_server("valkey", tcp=True) as server:
             stories.append(asyncio.run(tell(way, server.url)))
-    show(stories)
+    show(subject(), stories, whole)
     if wanted.plot:
         draw(wanted.plot, stories)
     if wanted.json:
         wanted.json.write_text(json.dumps({story.way: story.figures() for story in stories}, indent=2) + "\n")
     if wanted.markdown:
-        replace_block(wanted.markdown, "admissions", markdown(stories))
+        replace_block(wanted.markdown, "admissions", markdown(stories, whole))
     return 0
 
 

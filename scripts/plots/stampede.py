@@ -16,6 +16,7 @@ import _churn
 from _crew import Crew
 from _report import figure, replace_block
 from _stampede import Seen
+from _stories import markdown, show
 
 PROCESSES = 4
 BIN = 0.25  # seconds
@@ -73,27 +74,6 @@ def tell(way: str, url: str, seconds: float) -> Story:
     return Story(way, seconds, computations, [(s - at, e - s) for process in seen for s, e in process.calls])
 
 
-def table(stories: Sequence[Story]) -> list[list[str]]:
-    rows = [[story.way, *(figure(value) for value in story.figures().values())] for story in stories]
-    return [["", *stories[0].figures()], *rows]
-
-
-def markdown(stories: Sequence[Story]) -> str:
-    head, *rows = (f"| {' | '.join(cells)} |" for cells in table(stories))
-    return "\n".join([head, "|---|" + "---:|" * (len(table(stories)[0]) - 1), *rows])
-
-
-def show(stories: Sequence[Story]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    head, *rows = table(stories)
-    drawn = Table(*head, title=subject())
-    for cells in rows:
-        drawn.add_row(*cells)
-    Console().print(drawn)
-
-
 def subject() -> str:
     callers = f"{PROCESSES} processes of {_churn.THREADS} threads"
     return f"One key, fresh for {_churn.TTL:g} s, computed in {_churn.COST:g} s, asked for by {callers}"
@@ -136,13 +116,13 @@ def main() -> int:
     for way in WAYS:
         with start_server("valkey", tcp=True) as server:
             stories.append(tell(way, server.url, wanted.seconds))
-    show(stories)
+    show(subject(), stories, figure)
     if wanted.plot:
         draw(wanted.plot, stories)
     if wanted.json:
         wanted.json.write_text(json.dumps({story.way: story.figures() for story in stories}, indent=2) + "\n")
     if wanted.markdown:
-        replace_block(wanted.markdown, "stampede", markdown(stories))
+        replace_block(wanted.markdown, "stampede", markdown(stories, figure))
     return 0
 
 

@@ -248,7 +248,7 @@ def test_the_plot_of_admissions_counts_the_latest_period(tmp_path):
     assert (times, counts) == ([0.0, 0.25, 0.5, 1.25, 1.5, 1.5, 2.5], [0, 1, 2, 1, 0, 1, 0])
     story = admissions.Story("window", 3, [(0.25, 0.25), (0.5, 0.5), (1.5, 1.5)], [0.4, 0.6, 0.8])
     assert list(story.figures().values()) == [3, 3, 2, 3]
-    assert admissions.markdown([story]).endswith("| window | 3 | 3 | 2 | 3 |")
+    assert admissions.markdown([story], admissions.whole).endswith("| window | 3 | 3 | 2 | 3 |")
     pytest.importorskip("matplotlib")
     admissions.draw(tmp_path / "plot.svg", [story])
     assert "window" in (tmp_path / "plot.svg").read_text()

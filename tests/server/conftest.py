@@ -1,4 +1,4 @@
-"""What the tests of the cache on a server share."""
+"""What the tests of the cache, and of limiters, on a server share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cache_rig import Coroutines, Threads
+from tests.server.limit_rig import make_engine
 from workerkit import WorkerKit
+from workerkit.testing.proxy import FaultProxy
 
 
 @pytest.fixture(params=[Threads, Coroutines])
@@ -16,3 +18,20 @@ def callers(request: pytest.FixtureRequest, kit: WorkerKit) -> Iterator[Threads 
     made = request.param()
     yield made
     made.close(kit)
+
+
+@pytest.fixture
+def engine(redis_url):
+    engine = make_engine(redis_url)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def proxied(redis_url):
+    """A proxy before the server, and an engine behind it."""
+    with FaultProxy(redis_url) as proxy:
+        engine = make_engine(proxy.url)
+        yield proxy, engine
+        proxy.normal()
+        engine.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
+from collections import Counter
 
 from workerkit.api.engine import Engine
 from workerkit.api.settings import load
@@ -98,3 +99,28 @@ def used(stamps, period, limit):
     stamps = sorted(stamps)
     periods = (stamps[-1] - stamps[0]) // period
     return sum(at < stamps[0] + periods * period for at in stamps) / (periods * limit)
+
+
+def listen(limiter):
+    """Have every answer of `limiter`'s noted: the list of them."""
+    answers, parse = [], limiter.policy._answer
+
+    def note(reply):
+        answers.append(parse(reply))
+        return answers[-1]
+
+    limiter.policy._answer = note
+    return answers
+
+
+def listen_to_calls(limiter):
+    """Have the Calls of `limiter`'s engine counted, by name: the counts."""
+    calls, runner = Counter(), limiter.engine.runner
+    run = runner.call
+
+    def count(call, timeout=None):
+        calls[call.name] += 1
+        return run(call, timeout)
+
+    runner.call = count
+    return calls

@@ -18,13 +18,6 @@ from workerkit.limits.lease import Slot
 YES = Answer(Decision(True, 0, 0.0, 0.0, ""), 0, 0.0)
 
 
-@pytest.fixture
-def engine(redis_url):
-    engine = make_engine(redis_url)
-    yield engine
-    engine.close()
-
-
 def stored(engine):
     """Every byte and every expiry on the server."""
     keys = sorted(command(engine, "KEYS", "*"))
