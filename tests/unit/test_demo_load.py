@@ -68,5 +68,7 @@ def test_a_line_that_is_still_being_written_waits_for_its_end(tmp_path):
     assert list(tail.lines()) == ["t\N{LATIN SMALL LETTER O WITH DIAERESIS}"]
 
 
-def test_without_a_path_nothing_is_kept():
+def test_without_a_path_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     Evidence(None).add("row", row=1)
+    assert list(tmp_path.iterdir()) == []
