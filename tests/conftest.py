@@ -15,6 +15,7 @@ import pytest
 from _pytest.runner import runtestprotocol  # what pytest_runtest_protocol runs; there is no public name for it
 
 from tests.stalls import STALL, Stalls
+from workerkit.testing.rabbitmq import missing_rabbitmq
 from workerkit.testing.servers import KINDS, missing, start_server
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def require(kind: str, *, tls: bool = False) -> None:
     """Skip the test when this kind of server cannot be started here; fail it under WORKERKIT_REQUIRE_SERVERS=1."""
-    if reason := missing(kind, tls=tls):
+    if reason := missing_rabbitmq() if kind == "rabbitmq" else missing(kind, tls=tls):
         # a build without TLS is no gap that an installation could close
         if os.environ.get("WORKERKIT_REQUIRE_SERVERS") == "1" and "without TLS" not in reason:
             pytest.fail(reason, pytrace=False)

@@ -79,13 +79,24 @@ class GuardEvicts(StoreError):
 class RateLimited(WorkerKitError):
     """A limit is used up.
 
-    `limiter` and `key` say which, `retry_after` (seconds) when to ask again, `bound_by` which rate refused.
+    `limiter` and `key` say which, `retry_after` (seconds) when to ask again, `bound_by` which rate refused, and `costs`
+    what was asked for of each rate.
     """
 
     limiter: str
     key: str
     retry_after: float
     bound_by: str
+    costs: tuple[int, ...]
+
+
+class WaitlistFull(WorkerKitError):
+    """As many tasks are parked as `workerkit_waitlist_max` allows, so this one was refused.
+
+    `limiter` says whose limit it waits for.
+    """
+
+    limiter: str
 
 
 class LeaseLost(WorkerKitError):

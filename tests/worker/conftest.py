@@ -10,12 +10,17 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
+from kombu import Connection
+
+from workerkit.testing.rabbitmq import start_rabbitmq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from workerkit.testing.rabbitmq import RunningRabbitMQ
     from workerkit.testing.servers import RunningServer
 
 APPS = Path(__file__).parent / "apps"
@@ -67,14 +72,16 @@ class Worker:
 
 
 class Broker:
-    """A private server as broker, backend and store, with the app module that uses it and its workers."""
+    """A private server as backend, store and broker (or `url` as broker), with the app module and its workers."""
 
-    def __init__(self, server: RunningServer, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, server: RunningServer, directory: Path, monkeypatch: pytest.MonkeyPatch, url: str = "") -> None:
         self.server = server
+        self.url = url or f"redis+socket://{server.socket}?virtual_host=1"
         self.directory = directory
         self._workers: list[Worker] = []
         monkeypatch.syspath_prepend(str(APPS))
         monkeypatch.setenv("TEST_SOCKET", str(server.socket))
+        monkeypatch.setenv("TEST_BROKER", self.url)
         monkeypatch.setenv("TEST_DIRECTORY", str(directory))
         # A machine that stalls for a second is no fault of a server's.
         monkeypatch.setenv("WORKERKIT_TIMEOUT", "10")
@@ -94,6 +101,14 @@ class Broker:
         path = self.directory / name
         lines = path.read_text().splitlines() if path.exists() else []
         return [(float(time_), text) for time_, _, text in (line.partition(" ") for line in lines)]
+
+    def queued(self, queue: str = "celery") -> int:
+        """The messages that wait in the queue, without those that a worker holds."""
+        with Connection(self.url) as link:
+            try:
+                return int(link.default_channel.queue_declare(queue, passive=True).message_count)
+            except link.channel_errors:
+                return 0  # Redis forgets a queue that is empty
 
     def worker(
         self, module: str, *arguments: str, pool: str = "prefork", concurrency: int = 2, ready: str = " ready."
@@ -132,6 +147,35 @@ class Broker:
 def broker(fresh_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
     """A fresh server with the apps of `tests/worker/apps` at hand."""
     made = Broker(fresh_server, tmp_path, monkeypatch)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbit(require: Callable[..., None]) -> Iterator[RunningRabbitMQ]:
+    """One RabbitMQ for the whole session; not to be killed."""
+    require("rabbitmq")
+    with start_rabbitmq() as node:
+        yield node
+
+
+@pytest.fixture
+def fresh_rabbit(require: Callable[..., None]) -> Iterator[RunningRabbitMQ]:
+    """A RabbitMQ of the test's own, to kill and restart."""
+    require("rabbitmq")
+    with start_rabbitmq() as node:
+        yield node
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def any_broker(
+    request: pytest.FixtureRequest, fresh_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Broker]:
+    """Runs the test on each broker in turn; on RabbitMQ with a virtual host of its own, and its results in Redis."""
+    url = ""
+    if request.param == "rabbitmq":
+        url = request.getfixturevalue("rabbit").add_vhost(uuid4().hex)
+    made = Broker(fresh_server, tmp_path, monkeypatch, url)
     yield made
     made.stop()
 

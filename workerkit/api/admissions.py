@@ -19,7 +19,6 @@ from workerkit.api.held import Plan
 from workerkit.api.standin import StandIn, WhenDown
 from workerkit.core.call import Call
 from workerkit.core.durations import Duration, seconds
-from workerkit.core.encoding import digest
 from workerkit.core.events import BackgroundTrouble, LimitLearned
 from workerkit.core.flow import Flow, Own, Share, Sleep
 from workerkit.core.keys import Keys
@@ -29,6 +28,7 @@ from workerkit.limits.definition import Definition
 from workerkit.limits.headers import Advice
 from workerkit.limits.lease import Holder, Slot
 from workerkit.limits.limiter import LimitPolicy
+from workerkit.limits.room import Room
 from workerkit.limits.slots import Slots
 from workerkit.limits.waiters import Waiters
 
@@ -43,6 +43,7 @@ class Admissions:
 
     def __init__(self, engine: Engine, definition: Definition, *, when_down: WhenDown, name_keys: bool) -> None:
         self.engine = engine
+        engine.limiters[definition.name] = self
         self.definition = definition
         self.policy = LimitPolicy(definition)
         self.blocks = definition.blocks()
@@ -58,6 +59,11 @@ class Admissions:
         """The limiter's name."""
         return self.definition.name
 
+    @property
+    def stands_in(self) -> bool:
+        """Whether anybody is let in while Redis is down."""
+        return self.stand_in.stands_in
+
     @cached_property
     def keys(self) -> Keys:
         return self.engine.keys("g")
@@ -69,15 +75,23 @@ class Admissions:
     @cached_property
     def tally(self) -> Counting:
         """What this process has decided."""
-        tally = Counting(self.keys, self.name, (lambda key: key) if self._name_keys else self.part)
+        tally = Counting(self.keys, self.name, self.label)
         self.engine.flusher.add_tally(tally)
         return tally
+
+    def label(self, key: str) -> str:
+        """What listings show of `key`."""
+        return key if self._name_keys else self.part(key)
+
+    def room(self, part: str, costs: tuple[int, ...]) -> Call[Room]:
+        """For how many such requests there is room."""
+        return self.policy.room(self.keys, part, costs)
 
     def part(self, key: str) -> str:
         """What stands for `key` in Redis: a digest, keyed with the kit's secret, as keys may be secrets themselves."""
         if not isinstance(key, str):
             raise DefinitionError(f"{self.definition.what}: key must be text, not {type(key).__name__}; write str(...)")
-        return digest(key.encode("utf-8", "surrogatepass"), self.engine.secret)
+        return self.engine.digest(key)
 
     def attempt(self, key: str, cost: int, units: Mapping[str, int]) -> Call[Decision]:
         """The Call of `try_acquire`."""
@@ -147,7 +161,7 @@ class Admissions:
         def enter() -> Flow[Slot]:
             slot = yield from self.entering(key, costs, wait=patience, exact=exact, nests=nests)
             if not slot.decision.allowed:
-                raise self._refused(key, slot.decision)
+                raise self._refused(key, slot.decision, costs)
             return slot
 
         return self.holding(part, enter)
@@ -214,7 +228,7 @@ class Admissions:
         part, costs = self.part(key), definition.costs(cost, units)
         reservation = yield from Slots(self.policy, self.keys, part).reserve(key, costs, most)
         if not reservation.decision.allowed:
-            raise self._refused(key, reservation.decision)
+            raise self._refused(key, reservation.decision, costs)
         return reservation
 
     def cancelling(self, reservation: Reservation) -> Call[bool]:
@@ -262,7 +276,7 @@ class Admissions:
         loop = asyncio._get_running_loop()  # noqa: SLF001 - documented, and does not raise
         return part, running.id, threading.get_ident() if loop is None else id(asyncio.current_task(loop))
 
-    def _refused(self, key: str, decision: Decision) -> RateLimited:
+    def _refused(self, key: str, decision: Decision, costs: tuple[int, ...]) -> RateLimited:
         # The key stays out of the message, which is logged: it may be a secret.
         return RateLimited(
             f"limiter {self.name}: {decision.bound_by} is used up; ask again in {decision.retry_after:.3f} s",
@@ -270,6 +284,7 @@ class Admissions:
             key=key,
             retry_after=decision.retry_after,
             bound_by=decision.bound_by,
+            costs=costs,
         )
 
 

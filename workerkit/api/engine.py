@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from workerkit.api.flusher import Flusher
 from workerkit.api.host import Host, NoHost
@@ -14,6 +15,7 @@ from workerkit.api.settings import Settings
 from workerkit.cache.entries import Entries
 from workerkit.cache.tags import Tags
 from workerkit.core.clock import ServerClock
+from workerkit.core.encoding import digest
 from workerkit.core.events import Hooks
 from workerkit.core.keys import Keys
 from workerkit.errors import StoreError
@@ -24,8 +26,10 @@ from workerkit.io.listener import Listener
 from workerkit.io.runner import Runner
 from workerkit.io.server import PoolOptions, Server
 from workerkit.io.ticker import AioTicker, Ticker
+from workerkit.waitlist.waitlist import Waitlist
 
 if TYPE_CHECKING:
+    from workerkit.api.admissions import Admissions
     from workerkit.api.tier import Tier
     from workerkit.io.embedded import EmbeddedServer
 
@@ -43,6 +47,7 @@ class Engine:
         self.aio_ticker = AioTicker(hooks)
         self.flusher = Flusher(self)
         self.tiers: list[Tier] = []
+        self.limiters: WeakValueDictionary[str, Admissions] = WeakValueDictionary()
         self._embedded: EmbeddedServer | None = None
         self.host: Host = NoHost()
         # Errors that are one caller's own business; the Celery floor adds its own.
@@ -97,6 +102,11 @@ class Engine:
         return Keys(self.settings.namespace, kind)
 
     @cached_property
+    def waitlist(self) -> Waitlist:
+        """Where throttled tasks are parked."""
+        return Waitlist(self.keys("w"))
+
+    @cached_property
     def tags(self) -> Tags:
         """The tags of cached entries."""
         return Tags(self.keys("c"), self.secret)
@@ -137,6 +147,10 @@ class Engine:
     def secret(self) -> bytes | None:
         secret = self.settings.secret
         return secret.get_secret_value().encode() if secret is not None else None
+
+    def digest(self, text: str) -> str:
+        """What stands for `text` in Redis, keyed with the kit's secret: it may be a secret itself."""
+        return digest(text.encode("utf-8", "surrogatepass"), self.secret)
 
     def close(self) -> None:
         """Send the last counts, close the sync side's connections, end an embedded server that was started here."""

@@ -36,11 +36,32 @@ class Host(Protocol):
     def entered(self) -> bool:
         """Whether this execution's delivery has been let in already; True from the second time on."""
 
+    def started(self) -> None:
+        """Tell whoever asks that the task begins; before this nobody was told, as it might have been a duplicate."""
+
     def throttled(self, wait: float) -> None:
         """Tell whoever asks for the task's state that it waits for its turn, about `wait` seconds."""
 
     def parked(self) -> BaseException:
         """The error that ends this execution without a result, because its message comes back or is a duplicate."""
+
+    def postponed(self, ticket: Ticket, wait: float) -> BaseException:
+        """Send the message again, for about `wait` seconds from now; the error that ends this execution.
+
+        When it cannot be sent, that error keeps the message from being acknowledged.
+        """
+
+    def publish(self, ticket: Ticket) -> None:
+        """Send a message as it was. Raises what the broker's client raises."""
+
+    def cancelled(self) -> BaseException:
+        """Tell whoever waits for the task that it is revoked; the error that ends this execution."""
+
+    def eager(self) -> bool:
+        """Whether the task executing now runs in place of being sent."""
+
+    def chord_kept(self) -> float | None:
+        """Seconds for which a chord's results are kept; None when the task executing now is in none."""
 
     def is_task(self, thing: object) -> bool:
         """Whether `thing` is a task object: a bound task's function gets it as `self`."""
@@ -102,11 +123,29 @@ class NoHost:
     def entered(self) -> bool:
         return True
 
+    def started(self) -> None:
+        """Nobody asks."""
+
     def throttled(self, wait: float) -> None:
         """Nobody asks."""
 
     def parked(self) -> BaseException:
         raise RuntimeError("only a task can be parked")
+
+    def postponed(self, ticket: Ticket, wait: float) -> BaseException:
+        raise RuntimeError("only a task can be postponed")
+
+    def publish(self, ticket: Ticket) -> None:
+        raise DefinitionError("a task's message needs a Celery app: write kit = WorkerKit(app)")
+
+    def cancelled(self) -> BaseException:
+        raise RuntimeError("only a task can be revoked")
+
+    def eager(self) -> bool:
+        return False
+
+    def chord_kept(self) -> float | None:
+        return None
 
     def is_task(self, thing: object) -> bool:
         return False

@@ -16,6 +16,7 @@ from workerkit.api.limiter import Limiter
 from workerkit.api.memo import Memo
 from workerkit.api.memoize import Memoize, Memoized, memoize
 from workerkit.api.options import Options, Refresh, Text, Ttl
+from workerkit.api.parked import ParkedTasks
 from workerkit.api.recording import JobDecorator, job
 from workerkit.api.settings import Settings, load
 from workerkit.api.standin import WhenDown
@@ -89,6 +90,11 @@ class WorkerKit:
     def cache(self) -> Cache:
         """Values under keys of your own, tags, and what the cache did."""
         return Cache(self.engine)
+
+    @cached_property
+    def waitlist(self) -> ParkedTasks:
+        """The tasks that wait for their turn."""
+        return ParkedTasks(self.engine)
 
     @cached_property
     def jobs(self) -> Jobs:
@@ -212,22 +218,43 @@ class WorkerKit:
 
     def throttle(
         self,
-        limiter: Limiter,
+        limiter: Limiter | None = None,
         *,
         key: str | Callable[..., object] = "",
         cost: int = 1,
         wait: Duration | None = None,
+        priority: int | Callable[..., int] = 0,
+        fairness_key: str | Callable[..., object] | None = None,
+        weight: float | Callable[..., float] = 1,
         **units: int,
     ) -> Throttle:
         """Admit each execution by `limiter`; a task over the limit is parked and comes back by itself, no retry burned.
 
-        `key` is a template or function of the arguments; `cost` and units are what an execution counts for. Outside a
-        task the call waits at most `wait` for its turn, then raises RateLimited. Needs `acks_late` and
-        `reject_on_worker_lost`, which the kit sets.
+        `key` is a template or function of the arguments; `cost` and units are what an execution counts for. A task that
+        a RateLimited escapes from (out of a slot, a transport) is parked too; without a limiter that is all.
+
+        Who waits for the same key goes by `priority` (9 first, 0 last), then in turns: each `fairness_key` gets its
+        share of them by `weight`, whatever its backlog. All three may be functions of the arguments.
+
+        Outside a task, and in a call of the task's function, it waits at most `wait` (seconds, or "5s") for its turn,
+        then raises RateLimited; so does a task in eager mode, 10 s by default. Tasks need `acks_late` and
+        `reject_on_worker_lost`, which the kit sets. When Redis is down a task goes back to its broker for a few
+        seconds, unless the limiter's `when_down` lets it in; when its broker is down too, its message stays
+        unacknowledged.
 
         Raises DefinitionError for a template that names no argument, or a wrong order of decorators.
         """
-        return throttle(self.engine, limiter, key=key, cost=cost, wait=wait, units=units)
+        return throttle(
+            self.engine,
+            limiter,
+            key=key,
+            cost=cost,
+            wait=wait,
+            units=units,
+            priority=priority,
+            fairness_key=fairness_key,
+            weight=weight,
+        )
 
     def job(
         self,

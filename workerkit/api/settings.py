@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     jitter: float = Field(0.0, ge=0, lt=1, description="The share of a ttl that is taken off at random, at most.")
     codec: str = Field("json", description="How cached values are written: json, or a serializer that kombu knows.")
     sleep_under: Seconds = Field(0.1, description="Waits shorter than this are slept in place; longer ones park.")
+    waitlist_max: int = Field(100_000, ge=1, description="Parked tasks at most.")
+    waitlist_full: Literal["countdown", "refuse"] = Field(
+        "countdown", description="A task beyond that: sent with a countdown instead, or failed with WaitlistFull."
+    )
     heartbeat: Seconds = Field(5.0, description="How often a running job says that it is alive.")
 
     @field_validator("redis_url", "guard_url")

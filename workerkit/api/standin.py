@@ -39,6 +39,7 @@ class StandIn:
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self.beats = policy == "local"
+        self.stands_in = policy != "closed"
 
     def decide(self, error: StoreError, part: str, costs: tuple[int, ...], *, hold: bool) -> Decision:
         """The decision that stands in for the one which failed with `error`; raises that when there is none."""

@@ -14,6 +14,7 @@ from workerkit.api import layers
 from workerkit.errors import DefinitionError
 
 NEEDED = ("acks_late", "reject_on_worker_lost")
+TRACK_STARTED = "workerkit_track_started"
 REQUEST = "workerkit.celery.request:TicketRequest"
 
 
@@ -27,10 +28,7 @@ def check_task_class(cls: Any, /, **_: Any) -> None:
         return
     name = own.get("name") or cls.__name__
     if own.get("rate_limit"):
-        raise DefinitionError(
-            f"{name} has rate_limit={own['rate_limit']!r}, which Celery applies in each worker by itself; "
-            "take it out, @kit.throttle limits the whole fleet"
-        )
+        raise _own_rate_limit(name, own["rate_limit"])
     for option in NEEDED:
         if own.get(option) is False:
             raise DefinitionError(
@@ -41,11 +39,27 @@ def check_task_class(cls: Any, /, **_: Any) -> None:
 
 
 def check_app(app: Celery) -> bool:
-    """Set right the throttled tasks of a finalized app, whatever their base class; whether it has any."""
+    """Set right the throttled tasks of a finalized app, whatever their base class; whether it has any.
+
+    Raises DefinitionError for one with a rate limit of its own.
+    """
     throttled = [task for task in app.tasks.values() if "throttle" in layers.layers(task.run)]
     for task in throttled:
+        if task.rate_limit and task.rate_limit != app.conf.task_default_rate_limit:
+            raise _own_rate_limit(task.name, task.rate_limit)
         _set_right(task)
+        if task.track_started:
+            # Celery says STARTED before the task can find out that it is a duplicate of one that has ended.
+            task.track_started = False
+            setattr(task, TRACK_STARTED, True)
     return bool(throttled)
+
+
+def _own_rate_limit(name: str, rate: Any) -> DefinitionError:
+    return DefinitionError(
+        f"{name} has rate_limit={rate!r}, which Celery applies in each worker by itself; "
+        "take it out, @kit.throttle limits the whole fleet"
+    )
 
 
 def _set_right(task: Any) -> None:

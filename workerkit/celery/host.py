@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -9,15 +12,25 @@ from typing import Any, NamedTuple
 from celery import Celery, Task
 from celery._state import get_current_task
 from celery.exceptions import Ignore, Reject, Retry
-from celery.states import READY_STATES
+from celery.states import READY_STATES, STARTED
 
 from workerkit.api.host import Running
+from workerkit.celery.bounded import Bounded
+from workerkit.celery.checks import TRACK_STARTED
 from workerkit.celery.publisher import REFRESH, Publisher, leads_to
+from workerkit.celery.raw import publish
 from workerkit.celery.request import MESSAGE
-from workerkit.errors import JobFinished
+from workerkit.errors import JobFinished, RateLimited
 from workerkit.waitlist.ticket import Ticket
 
 THROTTLED = "THROTTLED"
+PATIENCE = 2.0  # seconds for a message that goes back to the broker
+PAUSE = (0.5, 1.5)  # seconds that a worker rests when not even that can be done
+VISIBLE = 3600.0  # seconds until Redis as a broker delivers an unacknowledged message again, by kombu's default
+
+
+class Requeue(Reject, Ignore):
+    """Ends an execution without an acknowledgement. An Ignore too: `autoretry_for` lets no Reject alone pass."""
 
 
 class Current(NamedTuple):
@@ -48,6 +61,8 @@ class CeleryHost:
     can_queue = True
 
     def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._bounded = Bounded(PATIENCE)
         publisher = Publisher(app)
         self.as_sent = publisher.as_sent
         self.queue_refresh = publisher.refresh
@@ -83,13 +98,49 @@ class CeleryHost:
         now.request.workerkit_entered = True
         return before
 
+    def started(self) -> None:
+        now = current()
+        if now is not None and getattr(now.task, TRACK_STARTED, False) and _stores_result(now):
+            about = {"pid": os.getpid(), "hostname": now.request.hostname}
+            now.task.backend.store_result(now.request.id, about, STARTED, request=now.request)
+
     def throttled(self, wait: float) -> None:
         now = current()
-        if now is not None and not now.task.ignore_result:
+        if now is not None and _stores_result(now):
             now.task.backend.store_result(now.request.id, {"retry_after": wait}, THROTTLED, request=now.request)
 
     def parked(self) -> BaseException:
         return Ignore()
+
+    def postponed(self, ticket: Ticket, wait: float) -> BaseException:
+        visible = float((self._app.conf.broker_transport_options or {}).get("visibility_timeout", VISIBLE))
+        try:
+            self._bounded.run(lambda: self.publish(ticket, min(wait, visible / 2)))
+        except Exception:  # noqa: BLE001 - a broker that is down, in the words of its transport
+            time.sleep(random.uniform(*PAUSE))  # noqa: S311 - the broker would deliver it again at once
+            return Requeue("neither Redis nor the broker takes it", requeue=True)
+        return Ignore()
+
+    def publish(self, ticket: Ticket, countdown: float = 0.0) -> None:
+        with self._app.producer_or_acquire() as producer:
+            publish(producer, ticket, countdown=countdown)
+
+    def cancelled(self) -> BaseException:
+        now = current()
+        if now is not None and _stores_result(now):
+            now.task.backend.mark_as_revoked(now.request.id, "cancelled", request=now.request)
+        return Ignore()
+
+    def eager(self) -> bool:
+        now = current()
+        return now is not None and bool(now.request.is_eager)
+
+    def chord_kept(self) -> float | None:
+        now = current()
+        if now is None or not now.request.chord:
+            return None
+        kept: float | None = getattr(now.task.backend, "chord_expires", None)  # since Celery 5.7
+        return kept or getattr(now.task.backend, "expires", None)
 
     def is_task(self, thing: object) -> bool:
         return isinstance(thing, Task)
@@ -98,6 +149,8 @@ class CeleryHost:
         if isinstance(error, (Retry, Ignore, Reject)):
             return True
         now = current()
+        if isinstance(error, RateLimited) and now is not None and getattr(now.request, MESSAGE, None) is not None:
+            return True  # its throttle parks it
         if now is None or not isinstance(error, tuple(getattr(now.task, "autoretry_for", ()))):
             return False
         if isinstance(error, tuple(getattr(now.task, "dont_autoretry_for", ()))):
@@ -109,7 +162,7 @@ class CeleryHost:
         now = current()
         if isinstance(reason, JobFinished) and now is not None and not self._is_known(now):
             return reason  # the child died after the record's end, before the result's: nobody should wait for ever
-        if cancelled and now is not None and not now.task.ignore_result:
+        if cancelled and now is not None and _stores_result(now):
             # Whoever waits for the result must not wait for ever, and Ignore writes no state.
             now.task.backend.mark_as_revoked(now.request.id, str(reason), request=now.request)
         return Ignore()
@@ -117,3 +170,8 @@ class CeleryHost:
     @staticmethod
     def _is_known(now: Current) -> bool:
         return now.task.ignore_result or now.task.backend.get_state(now.request.id) in READY_STATES
+
+
+def _stores_result(now: Current) -> bool:
+    ignored = now.request.ignore_result
+    return not (now.task.ignore_result if ignored is None else ignored)

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
+from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, signals
 
 from workerkit.celery.checks import check_app
-from workerkit.core.events import TicketTrouble
+from workerkit.celery.raw import publish
+from workerkit.celery.request import MESSAGE
+from workerkit.celery.revocations import Revocations
+from workerkit.core.call import Call
+from workerkit.core.events import TicketQuarantined, TicketTrouble
 from workerkit.errors import OutcomeUnknown, StoreUnavailable
+from workerkit.throttle.turns import BATCH, Turn, gather
+from workerkit.waitlist.line import Line
 from workerkit.waitlist.ticket import Ticket
-from workerkit.waitlist.waitlist import Waitlist
 
 if TYPE_CHECKING:
     from workerkit.api.engine import Engine
+    from workerkit.limits.room import Room
 
-BATCH = 100
 IDLE = 0.1  # seconds between two looks when nothing is due: a task parked meanwhile waits at least `sleep_under`
 DOWN = 0.5  # seconds before a store or broker that cannot be used is tried again
+RESTORE = 300.0  # seconds after which tasks that some worker did not know are looked for again
+UNKNOWN = "unknown task "
 
 
 class Pump:
@@ -28,7 +38,10 @@ class Pump:
     def __init__(self, app: Celery, engine: Engine) -> None:
         self._app = app
         self._engine = engine
-        self._waitlist = Waitlist(engine.keys("w"))
+        self._waitlist = engine.waitlist
+        self._revocations = Revocations()
+        self._todo: deque[Call[Any]] = deque()  # what signals, in other threads, have found out
+        self._restored = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workerkit-pump", daemon=True)
 
@@ -38,49 +51,116 @@ class Pump:
             self._engine.runner.call(self._waitlist.count())
         except (StoreUnavailable, OutcomeUnknown):
             pass  # the store's own events tell of it
+        signals.task_revoked.connect(self._revoked)
+        signals.task_unknown.connect(self._unknown)
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5.0)
+        signals.task_revoked.disconnect(self._revoked)
+        signals.task_unknown.disconnect(self._unknown)
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
                 with self._app.connection_for_write() as connection:
-                    self._pump(self._app.amqp.Producer(connection))
+                    if connection.transport.driver_type == "amqp":
+                        # Without it the broker may lose, or drop as unroutable, what it seems to have taken.
+                        connection.transport_options = {**(connection.transport_options or {}), "confirm_publish": True}
+                    self._pump(connection)
             except Exception as error:  # noqa: BLE001 - a store or a broker: the claimed tickets are still listed
                 self._engine.hooks.emit(TicketTrouble(f"{type(error).__name__}: {error}"))
                 self._stop.wait(DOWN)
 
-    def _pump(self, producer: Any) -> None:
+    def _pump(self, connection: Any) -> None:
+        producer = self._app.amqp.Producer(connection)
         while not self._stop.is_set():
             try:
-                claimed = self._engine.runner.call(self._waitlist.claim(BATCH))
+                self._keep_house()
+                turns = self._engine.runner.run(gather(self._waitlist, self._room))
             except (StoreUnavailable, OutcomeUnknown):
                 self._stop.wait(DOWN)  # the store's own events tell of it
                 continue
-            for _, data in claimed.tickets:
-                self._publish(producer, data)
-            if len(claimed.tickets) < BATCH:
-                self._stop.wait(IDLE if claimed.wait is None else min(claimed.wait, IDLE))
+            for each in turns.given_up:
+                self._engine.hooks.emit(TicketQuarantined("", f"no worker has begun ticket {each}"))
+            for turn in turns.turns:
+                if not self._publish(producer, turn, connection.channel_errors):
+                    producer = self._app.amqp.Producer(connection)
+            if len(turns.turns) < BATCH:
+                self._stop.wait(IDLE if turns.wait is None else min(turns.wait, IDLE))
 
-    def _publish(self, producer: Any, data: bytes) -> None:
+    def _room(self, line: Line) -> Call[Room] | None:
+        limiter = self._engine.limiters.get(line.limiter)
+        return limiter.room(line.part, line.costs) if limiter is not None else None
+
+    # Publishing
+
+    def _publish(self, producer: Any, turn: Turn, refusals: tuple[type[Exception], ...]) -> bool:
+        """Publish a ticket, or put it into quarantine; False when the channel is gone."""
         try:
-            ticket = Ticket.load(data).published_as(secrets.token_hex(8))
+            ticket = Ticket.load(turn.ticket)
         except ValueError as error:
-            self._engine.hooks.emit(TicketTrouble(str(error)))
-            return
-        producer.publish(
-            ticket.body,
-            exchange=ticket.exchange,
-            routing_key=ticket.routing_key,
-            content_type=ticket.content_type,
-            content_encoding=ticket.content_encoding,
-            headers=ticket.headers,
-            retry=False,
-            **ticket.properties,
-        )
+            self._quarantine(turn.id, turn.line, "", str(error))
+            return True
+        if ticket.task not in self._app.tasks and self._consumes(ticket):
+            self._quarantine(turn.id, turn.line, ticket.task, f"{UNKNOWN}{ticket.task}")
+            return True
+        try:
+            message = ticket.published_as(secrets.token_hex(8), cancelled=turn.cancelled)
+            publish(producer, message, mandatory=True)
+        except refusals as error:
+            self._quarantine(turn.id, turn.line, ticket.task, f"{type(error).__name__}: {error}")
+            return False
+        return True
+
+    def _consumes(self, ticket: Ticket) -> bool:
+        """Whether this worker would get the message, and drop it because it does not know the task."""
+        return any(
+            ticket.routing_key == queue.name if not ticket.exchange
+            else (ticket.exchange, ticket.routing_key) == (queue.exchange.name, queue.routing_key)
+            for queue in self._app.amqp.queues.consume_from.values()
+        )  # fmt: skip
+
+    def _quarantine(self, id_: str, line: str, task: str, reason: str) -> None:
+        if self._engine.runner.call(self._waitlist.quarantine(id_, line, reason)):
+            self._engine.hooks.emit(TicketQuarantined(task, reason))
+
+    # What this worker has heard of
+
+    def _keep_house(self) -> None:
+        while self._todo:
+            self._engine.runner.call(self._todo[0])
+            self._todo.popleft()
+        for ids in self._revocations.news():
+            self._engine.runner.call(self._waitlist.cancel(*ids))
+        if time.monotonic() >= self._restored:
+            self._restored = time.monotonic() + RESTORE
+            self._restore_known()
+
+    def _restore_known(self) -> None:
+        """Tasks that an older worker did not know may be known by this one."""
+        found = self._engine.runner.call(self._waitlist.quarantine_reasons())
+        known = [
+            id_ for id_, why in found.items() if why.startswith(UNKNOWN) and why[len(UNKNOWN) :] in self._app.tasks
+        ]
+        if known:
+            self._engine.runner.call(self._waitlist.restore(*known))
+
+    def _revoked(self, request: Any = None, **_: Any) -> None:
+        """Celery has ended a task before it began: revoked, or expired."""
+        ticket = getattr(request, MESSAGE, None)
+        if ticket is not None and ticket.generation:
+            self._todo.append(self._waitlist.drop(ticket))
+
+    def _unknown(self, message: Any = None, name: str = "", **_: Any) -> None:
+        """Celery has dropped a message; if it came from the waitlist, its ticket is still there."""
+        with suppress(Exception):
+            headers = dict(message.headers)
+            ticket = Ticket(name, b"", "", "", headers, {}, "", "")
+            if ticket.generation:
+                self._todo.append(self._waitlist.quarantine(ticket.id, ticket.line, f"{UNKNOWN}{name}"))
+                self._engine.hooks.emit(TicketQuarantined(name, f"{UNKNOWN}{name}"))
 
 
 def pump_step(app: Celery, engine: Engine) -> type[Any]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from celery.worker.request import Request
+from celery.worker.state import revoked
 
 from workerkit.api import layers
-from workerkit.waitlist.ticket import Ticket
+from workerkit.waitlist.ticket import CANCELLED, Ticket
 
 MESSAGE = "workerkit_message"
 _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "message_id", "type", "app_id")
@@ -29,6 +30,8 @@ class TicketRequest(Request):
 
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
+        if self._request_dict.get(CANCELLED):
+            revoked.add(self.id)  # what is revoked, Celery ends before it comes to the pool
         if not self._decoded and "throttle" in layers.layers(self._task.run):
             self._request_dict[MESSAGE] = _ticket(message, self._type, self._body)
 

@@ -95,10 +95,39 @@ class TaskParked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TaskPostponed(Event):
+    """A throttled task could neither begin nor be parked, and goes back to the broker for about `wait` seconds."""
+
+    name: ClassVar[str] = "throttle.postponed"
+    task: str
+    wait: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChordAtRisk(Event):
+    """A task of a chord is parked for longer (`wait` seconds, about) than its result backend keeps the chord."""
+
+    name: ClassVar[str] = "throttle.chord"
+    task: str
+    wait: float
+    kept: float
+
+
+@dataclass(frozen=True, slots=True)
 class TicketTrouble(Event):
     """A ticket of the waitlist could not be published; it is kept."""
 
     name: ClassVar[str] = "throttle.ticket"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TicketQuarantined(Event):
+    """A ticket went to quarantine: it is kept, and not published until somebody restores it. `task` may be ""."""
+
+    name: ClassVar[str] = "throttle.quarantine"
+    task: str
     reason: str
 
 

@@ -18,6 +18,7 @@ from workerkit.errors import DefinitionError
 from workerkit.limits.decision import Answer, Decision, Reservation
 from workerkit.limits.definition import CALLS, Definition
 from workerkit.limits.lease import Slot
+from workerkit.limits.room import Room, room
 from workerkit.limits.usage import RateUsage, Usage
 
 if TYPE_CHECKING:
@@ -96,6 +97,18 @@ class LimitPolicy:
     def peek(self, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Decision]:
         """What `acquire` would answer now; changes nothing."""
         return self._look("limits.peek", self._decision, keys, part, costs)
+
+    def room(self, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Room]:
+        """For how many requests of these costs there is room; changes nothing."""
+        if len(costs) != len(self.rates):
+            costs = self.definition.ones  # of another version of this limiter
+
+        def parse(reply: Any) -> Room:
+            if reply[4] == -3:  # whoever asks is told why
+                return Room(1, 0.0, True)
+            return room(self._decision(reply), self._usage(reply), costs)
+
+        return self._look("limits.room", parse, keys, part, costs)
 
     def usage(self, keys: Keys, part: str) -> Call[Usage]:
         """How this key stands; changes nothing."""

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from workerkit.core.flow import Flow, Sleep
 from workerkit.core.rates import Rate
 from workerkit.errors import OutcomeUnknown
 from workerkit.limits.lease import Slot
+from workerkit.waitlist.line import Line, Place
 from workerkit.waitlist.ticket import Ticket
-from workerkit.waitlist.waitlist import Waitlist
+from workerkit.waitlist.waitlist import Entered, Parked, Waitlist
 
 MARGIN = 0.0005  # seconds added to a sleep, so that it does not end just before the turn
-DEFAULT_INTERVAL_US = 10_000  # where only concurrency is limited nobody knows when a slot comes free
-
-
-class Turn(NamedTuple):
-    """Where a denied task queues: its virtual clock, and the microseconds between two turns there."""
-
-    clock: str
-    interval_us: int
+DEFAULT_INTERVAL_US = 50_000  # where only concurrency is limited nobody knows when a slot comes free
 
 
 def interval_us(charges: Iterable[tuple[Rate, int]], bound_by: str) -> int:
     """Microseconds between two turns that cost as much as these, under the rate that refused; under the fastest when
     it was none of them."""
     intervals = {str(rate): rate.period_us * cost // rate.amount for rate, cost in charges}
-    return intervals.get(bound_by) or min(intervals.values(), default=DEFAULT_INTERVAL_US)
+    return max(1, intervals.get(bound_by) or min(intervals.values(), default=DEFAULT_INTERVAL_US))
 
 
-def enter(waitlist: Waitlist, ticket: Ticket) -> Flow[bool]:
-    """Whether this delivery goes on, or is a spent duplicate that must end without a trace."""
+def enter(waitlist: Waitlist, ticket: Ticket, line: str) -> Flow[Entered]:
+    """What this delivery may do."""
     try:
-        return (yield from waitlist.enter(ticket))
+        return (yield from waitlist.enter(ticket, line))
     except OutcomeUnknown:
-        return (yield from waitlist.enter(ticket))
+        return (yield from waitlist.enter(ticket, line))
 
 
 def admit(ask: Callable[[], Flow[Slot]], *, sleep_under: float) -> Flow[Slot]:
@@ -54,9 +47,9 @@ def admit(ask: Callable[[], Flow[Slot]], *, sleep_under: float) -> Flow[Slot]:
         yield from Sleep(wait + MARGIN)
 
 
-def park(waitlist: Waitlist, ticket: Ticket, turn: Turn, wait: float) -> Flow[int]:
-    """Park a denied task; its due time in server microseconds."""
-    call = waitlist.park(ticket, turn.clock, wait=wait, interval_us=turn.interval_us)
+def park(waitlist: Waitlist, ticket: Ticket, line: Line, place: Place, *, wait: float, most: int) -> Flow[Parked]:
+    """Park a denied task."""
+    call = waitlist.park(ticket, line, place, wait=wait, most=most)
     try:
         return (yield from call)
     except OutcomeUnknown:

@@ -1,22 +1,67 @@
--- Take tickets whose turn has come. They stay, due again later, until a delivery of them has entered.
--- KEYS[1] due times   KEYS[2] tickets
--- ARGV[1] not after   ARGV[2] how many at most   ARGV[3] us until an unentered one is due again
--- returns {us until the next is due (-1: none waits), id, ticket, id, ticket, ...}
+-- Take the tickets of one line whose turn has come. As many go as the limit has room for, without those that are on
+-- their way already; and so that a long queue costs nothing of the limit, whoever is due at the limit's own rate.
+--
+-- KEYS: see state. ARGV: not after; the line; how many the limit has room for (-1: nobody knows); us until it has room;
+-- 1 where there is a rate at which it has; how many at most; us after which the line is looked at again in any case.
+-- Returns {id, ticket, ...}.
+
 -- include: not_after
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now_us), 'LIMIT', 0, ARGV[2])
-local answer = {-1}
-for _, id in ipairs(ids) do
-  local ticket = redis.call('HGET', KEYS[2], id)
-  if ticket then
-    redis.call('ZADD', KEYS[1], string.format('%.0f', now_us + tonumber(ARGV[3])), id)
-    answer[#answer + 1] = id
-    answer[#answer + 1] = ticket
-  else
-    redis.call('ZREM', KEYS[1], id)
+-- include: state
+local name, room, wait, paced = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local most, again = tonumber(ARGV[6]), tonumber(ARGV[7])
+-- On their way for longer than this, they are in a queue that nobody reads, or lost.
+local HORIZON, SLACK, CATCH_UP, LEAD = 2000000, 100000, 1000000, 50000
+local last = redis.call('HMGET', line, 'turn', 'pace', 'lag')
+local turn, pace, lag = tonumber(last[1] or 0), tonumber(last[2] or 0), tonumber(last[3] or 0)
+local first = info_of(redis.call('ZRANGE', waiting, 0, 0)[1] or '')
+local free, every = 0, first and first.every or 1
+redis.call('ZREMRANGEBYSCORE', flights, '-inf', us(now_us - HORIZON))
+if room >= 0 then
+  -- As long before the limit has room as a message takes to come to its worker, one whom it will then have room for may
+  -- go: what comes too early by less than `sleep_under` waits where it is.
+  local lead = paced and math.min(lag, LEAD) or 0
+  turn = now_us + math.max(0, wait - lead)
+  local coming = wait <= lead and math.floor((lead - wait) / every) + (wait > 0 and 1 or 0) or 0
+  free = math.max(0, room + coming - redis.call('ZCARD', flights))
+  pace = math.max(pace, now_us - SLACK)
+else
+  pace = math.max(pace, turn, now_us - CATCH_UP)
+end
+local answer = {}
+if turn <= now_us then
+  for _, id in ipairs(redis.call('ZRANGE', waiting, 0, most - 1)) do
+    if free <= 0 and not (paced and pace <= now_us) then
+      break
+    end
+    local i, ticket = info_of(id), redis.call('HGET', tickets, id)
+    redis.call('ZREM', waiting, id)
+    if i and ticket then
+      free, every, pace = free - 1, i.every, pace + i.every
+      local score = tonumber(i.score)
+      redis.call('HSET', line, 'v' .. math.floor(score / 2 ^ 48), i.score)
+      published(id, i, lag)
+      redis.call('ZADD', flights, us(now_us), id)
+      answer[#answer + 1] = id
+      answer[#answer + 1] = ticket
+    end
   end
 end
-local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-if first[2] then
-  answer[1] = math.max(0, tonumber(first[2]) - now_us)
+redis.call('HSET', line, 'turn', us(turn), 'pace', us(pace))
+if redis.call('ZCARD', waiting) == 0 then
+  redis.call('ZREM', due, name)
+  redis.call('HDEL', lines, name)
+else
+  local next_look
+  if turn > now_us then
+    next_look = room >= 0 and math.min(turn, now_us + again) or turn
+  elseif room < 0 then
+    next_look = pace
+  else
+    next_look = now_us + math.max(5000, math.min(every, 50000))
+  end
+  redis.call('ZADD', due, us(next_look), name)
+end
+for _, key in ipairs({ line, waiting, flights, tags }) do
+  redis.call('PEXPIRE', key, LIFE)
 end
 return answer

@@ -1,20 +1,42 @@
 -- Whether this delivery of a throttled task's message may go on, or is a spent duplicate.
--- KEYS[1] the task's record   KEYS[2] due times   KEYS[3] tickets
--- ARGV[1] not after   ARGV[2] ticket id   ARGV[3] the message's generation   ARGV[4] its publication id   ARGV[5] record's life in ms
--- returns 1 go on | 0 drop
+--
+-- KEYS: see state. ARGV: not after; id; the message's generation; its publication; the record's life in ms; the line;
+-- after how many us a publication is late.
+-- Returns {0 drop | 1 go on | 2 others wait: join them | 3 it was cancelled | 4 others wait: ask, but do not wait here; us
+-- until the line's turn}.
+
 -- include: not_after
-local gen, pub = tonumber(ARGV[3]), ARGV[4]
-local record = redis.call('HMGET', KEYS[1], 'gen', 'pub')
-local known = tonumber(record[1] or -1)
-if gen < known then
-  return 0
-end
+-- include: state
+local id, generation, publication, late = ARGV[2], tonumber(ARGV[3]), ARGV[4], now_us - tonumber(ARGV[7])
+local known = redis.call('HMGET', record, 'generation', 'publication', 'cancelled')
+local newest = tonumber(known[1] or -1)
 -- The same publication again is a redelivery after a crash; another one of this generation has been superseded.
-if gen == known and record[2] ~= '' and record[2] ~= pub then
-  return 0
+if generation < newest or generation == newest and known[2] ~= '' and known[2] ~= publication then
+  return { 0, 0 }
 end
-redis.call('HSET', KEYS[1], 'gen', gen, 'pub', pub)
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('ZREM', KEYS[2], ARGV[2])
-redis.call('HDEL', KEYS[3], ARGV[2])
-return 1
+if generation == 0 then
+  if redis.call('ZCARD', waiting) == 0 then
+    return { 1, 0 }
+  end
+  -- Whoever comes asks for himself when those who wait are let go by nobody, or their messages lie in a long queue: else
+  -- what the limit has room for would be used by nobody.
+  local look = tonumber(redis.call('ZSCORE', due, ARGV[6]) or 0)
+  local oldest = tonumber(redis.call('ZRANGE', flights, 0, 0, 'WITHSCORES')[2] or now_us)
+  if look < late or oldest < late then
+    return { 4, 0 }
+  end
+  return { 2, math.max(0, (redis.call('HGET', line, 'turn') or 0) - now_us) }
+end
+local i = info_of(id)
+local cancelled = known[3] == '1' or i and i.cancelled == '1'
+redis.call('HSET', record, 'generation', generation, 'publication', publication, 'cancelled', cancelled and 1 or 0)
+redis.call('PEXPIRE', record, ARGV[5])
+if i then
+  if i.sent == 1 and redis.call('EXISTS', line) == 1 then
+    -- Falls slowly, so that a queue that lags by fits and starts is not flooded with duplicates.
+    local lag = math.max(now_us - i.at, (redis.call('HGET', line, 'lag') or 0) * 0.98)
+    redis.call('HSET', line, 'lag', us(lag))
+  end
+  forget(id, i)
+end
+return { cancelled and 3 or 1, 0 }

@@ -1,22 +1,58 @@
--- Park a task: its next generation waits for its turn, which a virtual clock spreads at the limit's rate.
--- KEYS[1] the task's record   KEYS[2] due times   KEYS[3] tickets   KEYS[4] virtual clock of this limiter and key
--- ARGV[1] not after   ARGV[2] ticket id   ARGV[3] new generation   ARGV[4] the ticket   ARGV[5] wait in us
--- ARGV[6] us between two turns   ARGV[7] life in ms
--- returns the due time in us; the same again for a repeated park of one generation
+-- Park a task: its next generation waits in the line of its limiter and key, behind those of its priority that come
+-- first by start-time fair queueing (Goyal, Vin, Cheng 1996): every group has its share by weight, whatever its backlog.
+--
+-- KEYS: see state. ARGV: not after; id; the new generation; the ticket; wait in us; us between two turns of such a cost;
+-- 9 - priority; group; how much this turn counts for its group; when it expires in us (0: never); most tickets;
+-- the line; what it waits for; task; task id; us after which a line is looked at again in any case.
+-- Returns {us until its turn, about (-1: the list is full, and nothing was done); how many are ahead}; the same for a
+-- repeated park of one generation.
+
 -- include: not_after
-local gen = tonumber(ARGV[3])
-local known = tonumber(redis.call('HGET', KEYS[1], 'gen') or -1)
-if known >= gen then
-  return redis.call('ZSCORE', KEYS[2], ARGV[2]) or string.format('%.0f', now_us)
+-- include: state
+local id, generation, wait, every = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local known = redis.call('HMGET', record, 'generation', 'score', 'since')
+
+local function answer()
+  local ahead = redis.call('ZRANK', waiting, id) or 0
+  local turn = math.max(now_us, tonumber(redis.call('HGET', line, 'turn') or 0))
+  return { us(turn + ahead * every - now_us), ahead }
 end
-local due = math.max(now_us + tonumber(ARGV[5]), tonumber(redis.call('GET', KEYS[4]) or 0))
-local life = ARGV[7]
-local score = string.format('%.0f', due)
-redis.call('SET', KEYS[4], string.format('%.0f', due + tonumber(ARGV[6])), 'PX', life)
-redis.call('HSET', KEYS[1], 'gen', gen, 'pub', '')
-redis.call('PEXPIRE', KEYS[1], life)
-redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
-redis.call('PEXPIRE', KEYS[3], life)
-redis.call('ZADD', KEYS[2], score, ARGV[2])
-redis.call('PEXPIRE', KEYS[2], life)
-return score
+
+if tonumber(known[1] or -1) >= generation then
+  return answer()
+end
+if redis.call('HLEN', tickets) >= tonumber(ARGV[11]) then
+  return { '-1', 0 }
+end
+local score = known[2]
+if not score then -- who comes back keeps his place
+  local base, member = ARGV[7] * 2 ^ 48, ARGV[7] .. ARGV[8]
+  local served = math.max(base, tonumber(redis.call('HGET', line, 'v' .. ARGV[7]) or 0))
+  local start = math.max(served, tonumber(redis.call('ZSCORE', tags, member) or 0))
+  score = us(start)
+  redis.call('ZADD', tags, us(start + ARGV[9]), member)
+  redis.call('ZREMRANGEBYSCORE', tags, us(base), us(served))
+end
+local last = redis.call('HMGET', line, 'turn', 'pace')
+local turn = math.max(tonumber(last[1] or 0), now_us + wait)
+redis.call('HSET', line, 'turn', us(turn))
+if redis.call('ZCARD', waiting) == 0 then
+  redis.call('HSET', line, 'pace', us(math.max(tonumber(last[2] or 0), turn)))
+end
+local since = known[3] or us(now_us)
+redis.call('HSET', record, 'generation', generation, 'publication', '', 'score', score, 'since', since)
+redis.call('HSET', tickets, id, ARGV[4])
+note(id, { line = ARGV[12], generation = generation, since = since, expires = ARGV[10], score = score, every = every,
+  sent = 0, at = 0, cancelled = 0, task = ARGV[14], task_id = ARGV[15] })
+redis.call('HSET', ids, ARGV[15], id)
+if ARGV[10] ~= '0' then
+  redis.call('ZADD', expiring, ARGV[10], id)
+end
+redis.call('ZADD', waiting, score, id)
+redis.call('HSET', lines, ARGV[12], ARGV[13])
+redis.call('ZADD', due, 'LT', us(now_us + math.min(wait, tonumber(ARGV[16]))), ARGV[12])
+keep_all()
+for _, key in ipairs({ line, waiting, tags, record }) do
+  redis.call('PEXPIRE', key, LIFE)
+end
+return answer()

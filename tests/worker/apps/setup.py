@@ -1,4 +1,4 @@
-"""The app and kit of the worker tests, on the server that the environment names."""
+"""The app and kit of the worker tests, on the servers that the environment names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from celery import Celery
 from workerkit import WorkerKit
 
 SOCKET = os.environ["TEST_SOCKET"]
+BROKER = os.environ.get("TEST_BROKER", f"redis+socket://{SOCKET}?virtual_host=1")
 DIRECTORY = Path(os.environ["TEST_DIRECTORY"])
 
-app = Celery(
-    "test", broker=f"redis+socket://{SOCKET}?virtual_host=1", backend=f"redis+socket://{SOCKET}?virtual_host=2"
-)
+app = Celery("test", broker=BROKER, backend=f"redis+socket://{SOCKET}?virtual_host=2")
 app.conf.update(
     workerkit_redis_url=f"unix://{SOCKET}?db=0",
     broker_connection_retry_on_startup=True,

@@ -1,0 +1,12 @@
+-- Forget a ticket whose task has ended without entering: it expired, or was revoked.
+--
+-- KEYS: see state. ARGV: not after; id.
+-- Returns 1 when there was one.
+
+-- include: not_after
+-- include: state
+local i = info_of(ARGV[2])
+if i then
+  forget(ARGV[2], i)
+end
+return i and 1 or 0
