@@ -41,6 +41,7 @@ class Pump:
         self._waitlist = engine.waitlist
         self._revocations = Revocations()
         self._todo: deque[Call[Any]] = deque()  # what signals, in other threads, have found out
+        self._unsent: deque[Turn] = deque()  # what was claimed: it survives a broken connection
         self._restored = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workerkit-pump", daemon=True)
@@ -76,6 +77,10 @@ class Pump:
     def _pump(self, connection: Any) -> None:
         producer = self._app.amqp.Producer(connection)
         while not self._stop.is_set():
+            while self._unsent:
+                if not self._publish(producer, self._unsent[0], connection.channel_errors):
+                    producer = self._app.amqp.Producer(connection)
+                self._unsent.popleft()
             try:
                 self._keep_house()
                 turns = self._engine.runner.run(gather(self._waitlist, self._room))
@@ -84,10 +89,8 @@ class Pump:
                 continue
             for each in turns.given_up:
                 self._engine.hooks.emit(TicketQuarantined("", f"no worker has begun ticket {each}"))
-            for turn in turns.turns:
-                if not self._publish(producer, turn, connection.channel_errors):
-                    producer = self._app.amqp.Producer(connection)
-            if len(turns.turns) < BATCH:
+            self._unsent.extend(turns.turns)
+            if not self._unsent:
                 self._stop.wait(IDLE if turns.wait is None else min(turns.wait, IDLE))
 
     def _room(self, line: Line) -> Call[Room] | None:

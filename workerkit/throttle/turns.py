@@ -10,7 +10,7 @@ from workerkit.core.flow import Batch, Flow
 from workerkit.errors import StoreError
 from workerkit.limits.room import Room
 from workerkit.waitlist.line import Line
-from workerkit.waitlist.waitlist import Claim, Waitlist
+from workerkit.waitlist.waitlist import Claimed, Waitlist
 
 BATCH = 100
 
@@ -45,16 +45,19 @@ def gather(waitlist: Waitlist, room_of: Callable[[Line], Call[Room] | None]) -> 
         elif taken is not None:
             given_up.append(id_)
     claims = yield from _claims(waitlist, look.lines, room_of)
+    waits = [look.wait]
     if claims:
         names = [name for name, _ in look.lines]
-        for name, tickets in zip(names, (yield from Batch(*claims)), strict=True):
-            found += [Turn(id_, name, ticket) for id_, ticket in tickets]
-    return Turns(found, given_up, 0.0 if len(look.lines) == BATCH else look.wait)
+        for name, claimed in zip(names, (yield from Batch(*claims)), strict=True):
+            found += [Turn(id_, name, ticket) for id_, ticket in claimed.tickets]
+            waits.append(claimed.wait)
+    wait = min((each for each in waits if each is not None), default=None)
+    return Turns(found, given_up, 0.0 if len(look.lines) == BATCH else wait)
 
 
 def _claims(
     waitlist: Waitlist, lines: list[tuple[str, Line]], room_of: Callable[[Line], Call[Room] | None]
-) -> Flow[list[Claim]]:
+) -> Flow[list[Call[Claimed]]]:
     asked = [room_of(line) for _, line in lines]
     rooms: Iterator[Room | None] = iter((yield from _rooms([call for call in asked if call is not None])))
     claims = []

@@ -3,7 +3,7 @@
 --
 -- KEYS: see state. ARGV: not after; the line; how many the limit has room for (-1: nobody knows); us until it has room;
 -- 1 where there is a rate at which it has; how many at most; us after which the line is looked at again in any case.
--- Returns {id, ticket, ...}.
+-- Returns {us until the line is to be looked at again (-1: nobody waits in it any more), id, ticket, ...}.
 
 -- include: not_after
 -- include: state
@@ -27,7 +27,7 @@ if room >= 0 then
 else
   pace = math.max(pace, turn, now_us - CATCH_UP)
 end
-local answer = {}
+local answer = { '-1' }
 if turn <= now_us then
   for _, id in ipairs(redis.call('ZRANGE', waiting, 0, most - 1)) do
     if free <= 0 and not (paced and pace <= now_us) then
@@ -47,6 +47,7 @@ if turn <= now_us then
   end
 end
 redis.call('HSET', line, 'turn', us(turn), 'pace', us(pace))
+local life = 3600000 -- while nobody waits
 if redis.call('ZCARD', waiting) == 0 then
   redis.call('ZREM', due, name)
   redis.call('HDEL', lines, name)
@@ -60,8 +61,9 @@ else
     next_look = now_us + math.max(5000, math.min(every, 50000))
   end
   redis.call('ZADD', due, us(next_look), name)
+  answer[1], life = us(math.max(0, next_look - now_us)), LIFE
 end
 for _, key in ipairs({ line, waiting, flights, tags }) do
-  redis.call('PEXPIRE', key, LIFE)
+  redis.call('PEXPIRE', key, life)
 end
 return answer

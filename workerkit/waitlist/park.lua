@@ -10,7 +10,7 @@
 -- include: not_after
 -- include: state
 local id, generation, wait, every = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local known = redis.call('HMGET', record, 'generation', 'score', 'since')
+local known = redis.call('HMGET', record, 'generation', 'since', 'score', 'line')
 
 local function answer()
   local ahead = redis.call('ZRANK', waiting, id) or 0
@@ -24,8 +24,8 @@ end
 if redis.call('HLEN', tickets) >= tonumber(ARGV[11]) then
   return { '-1', 0 }
 end
-local score = known[2]
-if not score then -- who comes back keeps his place
+local score = known[4] == ARGV[12] and known[3] -- who comes back to a line keeps his place
+if not score then
   local base, member = ARGV[7] * 2 ^ 48, ARGV[7] .. ARGV[8]
   local served = math.max(base, tonumber(redis.call('HGET', line, 'v' .. ARGV[7]) or 0))
   local start = math.max(served, tonumber(redis.call('ZSCORE', tags, member) or 0))
@@ -39,8 +39,8 @@ redis.call('HSET', line, 'turn', us(turn))
 if redis.call('ZCARD', waiting) == 0 then
   redis.call('HSET', line, 'pace', us(math.max(tonumber(last[2] or 0), turn)))
 end
-local since = known[3] or us(now_us)
-redis.call('HSET', record, 'generation', generation, 'publication', '', 'score', score, 'since', since)
+local since = known[2] or us(now_us)
+redis.call('HSET', record, 'generation', generation, 'publication', '', 'since', since, 'score', score, 'line', ARGV[12])
 redis.call('HSET', tickets, id, ARGV[4])
 note(id, { line = ARGV[12], generation = generation, since = since, expires = ARGV[10], score = score, every = every,
   sent = 0, at = 0, cancelled = 0, task = ARGV[14], task_id = ARGV[15] })

@@ -7,7 +7,7 @@
 -- line: `turn` (before it nobody goes), `pace` (when the next one goes at the limit's rate), `lag` of its queue, and the
 -- score that was served last in each priority (v0..v9)
 -- waiting: id -> score         flights: id -> when it was published     tags: priority and group -> the score of its next
--- record: a task's generation and the publication that entered; its score and since when it waits
+-- record: a task's generation and the publication that entered; since when it waits, its score, and in which line
 local tickets, infos, ids, due, lines, out, expiring, quarantine = unpack(KEYS, 1, 8)
 local line, waiting, flights, tags, record = unpack(KEYS, 9, 13)
 

@@ -75,7 +75,11 @@ class Taken(NamedTuple):
     cancelled: bool
 
 
-Claim = Call[list[tuple[str, bytes]]]
+class Claimed(NamedTuple):
+    """Tickets to be published, by id, and seconds until the line is to be looked at again (None: it is empty)."""
+
+    tickets: list[tuple[str, bytes]]
+    wait: float | None
 
 
 class Waitlist:
@@ -121,11 +125,11 @@ class Waitlist:
     def look(self, most: int) -> Call[Look]:
         return self._call("look", _look, _LOOK, most, HOLD_US)
 
-    def claim(self, line: str, most: int, room: int = -1, wait: float = 0.0, *, paced: bool = True) -> Claim:
+    def claim(self, line: str, most: int, room: int = -1, wait: float = 0.0, *, paced: bool = True) -> Call[Claimed]:
         """Tickets of `line` to be published. `room`: for how many its limiter has room (-1: nobody here knows), or in
         how many seconds it will (`wait`); `paced` says that it has a rate."""
         args = (line, room, max(0, int(wait * 1e6)), int(paced), most, RECHECK_US)
-        return self._call("claim", _pairs, _CLAIM, *args, line=line)
+        return self._call("claim", _claimed, _CLAIM, *args, line=line)
 
     def take(self, id_: str, line: str, *, whatever: bool = False) -> Call[Taken | None]:
         """One ticket out of its turn; None when there is nothing to take. `whatever` takes it even if it is not
@@ -180,6 +184,11 @@ def _parked(reply: Any) -> Parked:
 
 def _pairs(reply: Any) -> list[tuple[str, bytes]]:
     return [(reply[i].decode(), reply[i + 1]) for i in range(0, len(reply), 2)]
+
+
+def _claimed(reply: Any) -> Claimed:
+    wait = int(reply[0])
+    return Claimed(_pairs(reply[1:]), None if wait < 0 else wait / 1e6)
 
 
 def _look(reply: Any) -> Look:
