@@ -74,6 +74,35 @@ def test_throttled_task_gets_late_acknowledgement(kit: WorkerKit) -> None:
     assert not str(other.Request).endswith("TicketRequest")
 
 
+def test_a_throttle_without_a_limiter_needs_the_same_of_its_task(kit: WorkerKit) -> None:
+    @kit.task
+    @kit.throttle()
+    def calls_others() -> None: ...
+
+    @kit.task
+    @kit.memoize("1m")
+    @kit.throttle(kit.limiter("api", "1/s"), priority=9, fairness_key="{a}", weight=lambda a: 2)
+    @kit.job(State)
+    def all_of_it(job: Any, a: int) -> int:
+        return a
+
+    for task in (calls_others, all_of_it):
+        assert (task.acks_late, task.reject_on_worker_lost) == (True, True)
+        assert str(task.Request).endswith("TicketRequest")
+
+
+def test_a_throttle_stands_once_above_the_function_and_below_the_task(kit: WorkerKit) -> None:
+    def fn(a: int) -> int:
+        return a
+
+    with pytest.raises(DefinitionError, match=r"@kit.throttle stands twice on .*fn"):
+        kit.throttle()(kit.throttle(kit.limiter("api", "1/s"))(fn))
+    with pytest.raises(DefinitionError, match=r"@kit.throttle stands above @kit.task"):
+        kit.throttle()(kit.task(fn))
+    with pytest.raises(DefinitionError, match=r"@kit.job stands above @kit.throttle"):
+        kit.job(State)(kit.throttle()(fn))
+
+
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
 def test_throttled_task_that_contradicts_is_refused_with_the_reason(kit: WorkerKit, option: str) -> None:
     limiter = kit.limiter("api", "1/s")

@@ -168,6 +168,13 @@ def test_options_that_do_not_go_together(engine, rates, options, says):
 
 # Calls
 
+
+def throttled(limiter, *, cost=1, wait=None, **units):
+    """`kit.throttle(limiter, ...)` on a function without arguments."""
+    options = {"priority": 0, "fairness_key": None, "weight": 1}
+    return throttle(limiter.engine, limiter, key="", cost=cost, wait=wait, units=units, **options)(lambda: None)
+
+
 WRONG_COSTS = [0, -1, 1.0, 0.5, NAN, INF, True, False, "1", None, [1]]
 
 
@@ -178,9 +185,7 @@ def verbs(limiter):
         "slot": limiter.slot,
         "peek": limiter.peek,
         "plan": lambda cost=1, **units: limiter.plan(cost=cost, units=units),
-        "throttle": lambda cost=1, **units: throttle(
-            limiter.engine, limiter, key="", cost=cost, wait=None, units=units
-        )(lambda: None),
+        "throttle": lambda **asked: throttled(limiter, **asked),
         "aio.try_acquire": lambda **asked: asyncio.run(limiter.aio.try_acquire(**asked)),
         "aio.slot": limiter.aio.slot,
         "aio.peek": lambda **asked: asyncio.run(limiter.aio.peek(**asked)),
@@ -252,7 +257,7 @@ def test_a_wait_that_is_no_duration(engine, wait):
     refused(lambda: limiter.slot(wait=wait), "wait", 'such as "10m"')
     refused(lambda: limiter.aio.slot(wait=wait), "wait", 'such as "10m"')
     refused(lambda: limiter.reserve(within=wait), "within", 'such as "10m"')
-    refused(lambda: throttle(engine, limiter, key="", cost=1, wait=wait, units={})(lambda: None), "wait", "10m")
+    refused(lambda: throttled(limiter, wait=wait), "wait", "10m")
 
 
 @pytest.mark.parametrize("duration", [0, -1, "-1s", "0s", "soon", INF, NAN, None, True])

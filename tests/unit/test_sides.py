@@ -10,17 +10,25 @@ import pytest
 from workerkit.api.cache import AioCache, Cache
 from workerkit.api.limiter import AioLimiter, Limiter
 from workerkit.api.memo import AioMemo, Memo
+from workerkit.api.parked import AioParkedTasks, ParkedTasks
 from workerkit.limits.lease import Slot
 
 MEMO = {"key", "entry", "peek", "set", "invalidate", "refresh", "explain", "stats", "delay", "apply_async"}
 CACHE = {"get", "get_many", "set", "set_many", "get_or_compute", "delete", "invalidate", "stats"}
 ASK = {"try_acquire", "slot", "reserve", "cancel"}
 LIMITER = ASK | {"peek", "usage", "busiest", "waiting", "stats", "reset", "pause", "configure", "learn"}
+WAITLIST = {"count", "lines", "tasks", "explain", "move", "cancel", "restore", "drain"}
 NO_COROUTINES = {"key", "slot"}  # they do no I/O themselves
 
 
 @pytest.mark.parametrize(
-    ("sync", "aio", "verbs"), [(Memo, AioMemo, MEMO), (Cache, AioCache, CACHE), (Limiter, AioLimiter, LIMITER)]
+    ("sync", "aio", "verbs"),
+    [
+        (Memo, AioMemo, MEMO),
+        (Cache, AioCache, CACHE),
+        (Limiter, AioLimiter, LIMITER),
+        (ParkedTasks, AioParkedTasks, WAITLIST),
+    ],
 )
 def test_both_sides_have_the_same_verbs(sync: type, aio: type, verbs: set[str]) -> None:
     assert {name for name in vars(aio) if not name.startswith("_")} == verbs
@@ -35,11 +43,12 @@ def test_both_sides_have_the_same_verbs(sync: type, aio: type, verbs: set[str]) 
 
 
 def test_every_verb_says_what_it_does() -> None:
-    handles: list[Any] = [Memo, Cache, Limiter, Slot]
+    handles: list[Any] = [Memo, Cache, Limiter, Slot, ParkedTasks]
     silent = [
         f"{handle.__name__}.{name}"
         for handle in handles
         for name, verb in vars(handle).items()
         if not name.startswith("_") and inspect.isfunction(verb) and not verb.__doc__
+        if not inspect.isgeneratorfunction(verb)  # what both sides share
     ]
     assert silent == []

@@ -18,7 +18,7 @@ from workerkit.celery.revocations import Revocations
 from workerkit.core.call import Call
 from workerkit.core.events import TicketQuarantined, TicketTrouble
 from workerkit.errors import OutcomeUnknown, StoreUnavailable
-from workerkit.throttle.turns import BATCH, Turn, gather
+from workerkit.throttle.turns import Turn, gather
 from workerkit.waitlist.line import Line
 from workerkit.waitlist.ticket import Ticket
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery.app.task import Context
 from celery.worker.request import Request
 from celery.worker.state import revoked
 
 from workerkit.api import layers
-from workerkit.waitlist.ticket import CANCELLED, Ticket
+from workerkit.waitlist.ticket import CANCELLED, GENERATION, LINE, PUBLICATION, Ticket
 
 MESSAGE = "workerkit_message"
+_OWN = {GENERATION, PUBLICATION, LINE, CANCELLED}
 _PROPERTIES = ("correlation_id", "reply_to", "priority", "delivery_mode", "message_id", "type", "app_id")
 
 
@@ -33,6 +35,9 @@ class TicketRequest(Request):
         if self._request_dict.get(CANCELLED):
             revoked.add(self.id)  # what is revoked, Celery ends before it comes to the pool
         if not self._decoded and "throttle" in layers.layers(self._task.run):
+            # What Celery takes for the user's own headers goes on with a retry, which is another execution.
+            custom = Context(self._request_dict).headers or {}
+            self._request_dict["headers"] = {name: value for name, value in custom.items() if name not in _OWN}
             self._request_dict[MESSAGE] = _ticket(message, self._type, self._body)
 
 

@@ -108,7 +108,7 @@ if not taking then
   for i, w in ipairs(rates) do
     local known = w.known or unit_of(w.unit)
     reply[7 + i] = { w.text or i, w.limit, math.max(0, left(w)), resets(w), held(w), known.scale,
-      known.till > now_us and known.left or -1, math.max(0, known.till - now_us) }
+      known.till > now_us and known.left or -1, math.max(0, known.till - now_us), w.cost }
   end
 end
 return reply

@@ -106,7 +106,8 @@ class LimitPolicy:
         def parse(reply: Any) -> Room:
             if reply[4] == -3:  # whoever asks is told why
                 return Room(1, 0.0, True)
-            return room(self._decision(reply), self._usage(reply), costs)
+            # By rate as it counts now: a key may be configured with others than it was defined with.
+            return room(self._decision(reply), self._usage(reply), tuple(row[8] for row in reply[7:]))
 
         return self._look("limits.room", parse, keys, part, costs)
 
@@ -282,7 +283,7 @@ class LimitPolicy:
             RateUsage(
                 self._text(text), limit, left, reset / 1e6, held, scale / 1000, None if told < 0 else told, till / 1e6
             )
-            for text, limit, left, reset, held, scale, told, till in reply[7:]
+            for text, limit, left, reset, held, scale, told, till, _ in reply[7:]
         )
         return Usage(rates, taken, cap or None, paused / 1e3, bool(configured))
 

@@ -17,15 +17,12 @@ class Room(NamedTuple):
 
 
 def room(decision: Decision, usage: Usage, costs: tuple[int, ...]) -> Room:
-    """From what a request of these costs would be answered, and how the key stands."""
+    """From what a request would be answered, how the key stands, and what it costs of each of its rates."""
     paced = usage.concurrency is None
     if not decision.allowed:
         return Room(0, decision.retry_after, paced)
     left = [rate.remaining if rate.told is None else min(rate.remaining, rate.told) for rate in usage.rates]
-    if len(left) == len(costs):
-        each = [have // cost for have, cost in zip(left, costs, strict=True)]
-    else:  # configured with other rates than it was defined with
-        each = [decision.remaining // max(costs, default=1)]
+    each = [have // cost for have, cost in zip(left, costs, strict=True)]
     if usage.concurrency is not None:
         each.append(usage.concurrency - usage.holders)
     return Room(max(1, min(each, default=1)), 0.0, paced)

@@ -37,8 +37,9 @@ if turn <= now_us then
     redis.call('ZREM', waiting, id)
     if i and ticket then
       free, every, pace = free - 1, i.every, pace + i.every
-      local score = tonumber(i.score)
-      redis.call('HSET', line, 'v' .. math.floor(score / 2 ^ 48), i.score)
+      -- Not back to who returns with the place that he had: others would go before those who wait.
+      local score, served = tonumber(i.score), 'v' .. math.floor(tonumber(i.score) / 2 ^ 48)
+      redis.call('HSET', line, served, us(math.max(score, tonumber(redis.call('HGET', line, served) or 0))))
       published(id, i, lag)
       redis.call('ZADD', flights, us(now_us), id)
       answer[#answer + 1] = id
@@ -62,6 +63,9 @@ else
   end
   redis.call('ZADD', due, us(next_look), name)
   answer[1], life = us(math.max(0, next_look - now_us)), LIFE
+end
+if #answer > 1 then
+  keep_all()
 end
 for _, key in ipairs({ line, waiting, flights, tags }) do
   redis.call('PEXPIRE', key, life)

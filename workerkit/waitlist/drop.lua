@@ -8,5 +8,8 @@
 local i = info_of(ARGV[2])
 if i then
   forget(ARGV[2], i)
+  -- Whoever waits for it was told: another publication, in a queue still, must not go on.
+  redis.call('HSET', record, 'generation', i.generation, 'publication', 'ended')
+  redis.call('PEXPIRE', record, LIFE)
 end
 return i and 1 or 0

@@ -48,4 +48,4 @@ class Place(NamedTuple):
     @property
     def step(self) -> int:
         """What one turn counts for its group."""
-        return max(1, round(1000 * self.cost / self.weight))
+        return max(1, round(min(1000 * self.cost / self.weight, 2.0**48)))  # more than that there is not in a priority

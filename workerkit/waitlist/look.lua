@@ -33,7 +33,8 @@ for _, list in ipairs({ due, expiring, out }) do
   local first = tonumber(redis.call('ZRANGE', list, 0, 0, 'WITHSCORES')[2])
   soonest = first and math.min(soonest or first, first) or soonest
 end
-if soonest and redis.call('PTTL', tickets) < LIFE - 3600000 then
+local left = redis.call('PTTL', tickets) -- of quarantined ones too
+if left >= 0 and left < LIFE - 3600000 then
   keep_all()
 end
 return { soonest and us(math.max(0, soonest - now_us)) or '-1', found, overdue }

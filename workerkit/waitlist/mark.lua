@@ -20,4 +20,7 @@ for n = 2, #ARGV do
     end
   end
 end
+if found > 0 then
+  keep_all()
+end
 return found

@@ -27,8 +27,10 @@ end
 local score = known[4] == ARGV[12] and known[3] -- who comes back to a line keeps his place
 if not score then
   local base, member = ARGV[7] * 2 ^ 48, ARGV[7] .. ARGV[8]
-  local served = math.max(base, tonumber(redis.call('HGET', line, 'v' .. ARGV[7]) or 0))
+  -- Below 2^20 there is place for those who are moved before all others.
+  local served = math.max(base + 2 ^ 20, tonumber(redis.call('HGET', line, 'v' .. ARGV[7]) or 0))
   local start = math.max(served, tonumber(redis.call('ZSCORE', tags, member) or 0))
+  start = math.min(start, base + 2 ^ 48 - 1) -- above are those of the next priority
   score = us(start)
   redis.call('ZADD', tags, us(start + ARGV[9]), member)
   redis.call('ZREMRANGEBYSCORE', tags, us(base), us(served))

@@ -13,4 +13,8 @@ redis.call('ZREM', out, id)
 redis.call('ZREM', expiring, id)
 redis.call('ZREM', waiting, id)
 redis.call('ZREM', flights, id)
-return redis.call('HSET', quarantine, id, ARGV[3])
+local news = redis.call('HSET', quarantine, id, ARGV[3])
+if news == 1 then
+  keep_all()
+end
+return news

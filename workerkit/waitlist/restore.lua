@@ -16,4 +16,7 @@ for n = 2, #ARGV do
     found = found + 1
   end
 end
+if found > 0 then
+  keep_all()
+end
 return found

@@ -27,8 +27,11 @@ if ended then
 end
 if i.sent >= tonumber(ARGV[3]) then
   redis.call('ZREM', out, id)
+  redis.call('ZREM', expiring, id)
   redis.call('HSET', quarantine, id, 'published ' .. i.sent .. ' times, and no worker has begun it')
+  keep_all()
   return { '', 0 }
 end
 published(id, i, tonumber(redis.call('HGET', line, 'lag') or 0))
+keep_all()
 return { ticket, tonumber(i.cancelled) }

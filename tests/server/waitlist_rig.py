@@ -1,0 +1,165 @@
+"""A waitlist on a real server whose clock the test sets."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from workerkit.core.call import Call
+from workerkit.core.flow import Batch
+from workerkit.core.keys import Keys
+from workerkit.core.lua import Script
+from workerkit.waitlist.line import Line, Place
+from workerkit.waitlist.ticket import Ticket
+from workerkit.waitlist.waitlist import Entered, Look, Parked, Taken, Waitlist
+
+S = 1_000_000
+START = 1_700_000_000 * S
+CLOCK = "local now_us = tonumber(ARGV[1])\n"  # where a deadline would be
+LINE = Line("api", "k", "k", (1,), "10/s")
+OTHER = Line("api", "other", "other", (1,), "10/s")
+
+
+@functools.cache
+def clocked(script: Script) -> Script:
+    """The same script, told the time in place of its deadline."""
+    return Script(script.package, script.name, replace={"not_after": CLOCK, "now": CLOCK})
+
+
+def ticket(name: str = "id", **headers: Any) -> Ticket:
+    return Ticket(
+        task="t",
+        body=b"[]",
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={"id": name, "retries": 0, **headers},
+        properties={},
+        exchange="",
+        routing_key="celery",
+    )
+
+
+def names(tickets: list[Ticket]) -> list[str]:
+    return [each.task_id for each in tickets]
+
+
+@contextmanager
+def world_on(url: str) -> Iterator[World]:
+    with redis.Redis.from_url(url) as client:
+        yield World(client)
+
+
+class World:
+    """The waitlist; `now` is what its server's clock says, in us."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.now = START
+        self.waitlist = Waitlist(Keys("t", "w"))
+
+    def wait(self, seconds: float) -> None:
+        self.now += round(seconds * S)
+
+    def call(self, call: Call[Any]) -> Any:
+        if call.script is None:
+            return call.parse(self.client.execute_command(*call.args))
+        script = clocked(call.script)
+        words = (len(call.keys), *call.keys, self.now, *call.args)
+        if script not in self._loaded:
+            self.client.script_load(script.source)
+            self._loaded.add(script)
+        return call.parse(self.client.execute_command("EVALSHA", script.sha, *words))
+
+    @functools.cached_property
+    def _loaded(self) -> set[Script]:
+        return set()
+
+    def run(self, flow: Generator[Any, Any, Any]) -> Any:
+        """A Flow of Calls."""
+        try:
+            step = next(flow)
+            while True:
+                answer = [self.call(each) for each in step.calls] if isinstance(step, Batch) else self.call(step)
+                step = flow.send(answer)
+        except StopIteration as done:
+            return done.value
+
+    # The Calls
+
+    def enter(self, ticket: Ticket, line: Line = LINE) -> Entered:
+        return self.call(self.waitlist.enter(ticket, line.name))
+
+    def park(
+        self,
+        ticket: Ticket,
+        *,
+        line: Line = LINE,
+        wait: float = 1.0,
+        every: float = 0.1,
+        most: int = 100_000,
+        **place: Any,
+    ) -> Parked:
+        where = Place(every_us=round(every * S), **place)
+        return self.call(self.waitlist.park(ticket, line, where, wait=wait, most=most))
+
+    def look(self, most: int = 100) -> Look:
+        return self.call(self.waitlist.look(most))
+
+    def claim(
+        self, line: Line = LINE, *, most: int = 100, room: int = -1, wait: float = 0.0, paced: bool = True
+    ) -> list[Ticket]:
+        return [Ticket.load(data) for _, data in self.claimed(line, most, room, wait, paced=paced).tickets]
+
+    def claimed(self, line: Line, most: int, room: int, wait: float, *, paced: bool) -> Any:
+        return self.call(self.waitlist.claim(line.name, most, room, wait, paced=paced))
+
+    def take(self, ticket: Ticket, line: Line = LINE, *, whatever: bool = False) -> Taken | None:
+        return self.call(self.waitlist.take(ticket.id, line.name, whatever=whatever))
+
+    def quarantine(self, ticket: Ticket, why: str = "why", line: Line = LINE) -> bool:
+        return self.call(self.waitlist.quarantine(ticket.id, line.name, why))
+
+    def drop(self, ticket: Ticket) -> bool:
+        return self.call(self.waitlist.drop(ticket))
+
+    def cancel(self, *task_ids: str) -> int:
+        return self.call(self.waitlist.cancel(*task_ids))
+
+    def restore(self, *tickets: Ticket) -> int:
+        return self.call(self.waitlist.restore(*(each.id for each in tickets)))
+
+    def move(self, ticket: Ticket, priority: int, line: Line = LINE) -> bool:
+        return self.call(self.waitlist.move(ticket.id, line.name, priority))
+
+    def count(self) -> int:
+        return self.call(self.waitlist.count())
+
+    def reasons(self) -> dict[str, str]:
+        return self.call(self.waitlist.quarantine_reasons())
+
+    # What is there
+
+    def keys(self) -> list[str]:
+        return sorted(key.decode() for key in self.client.keys("*"))
+
+    def dump(self) -> dict[str, Any]:
+        """Every byte and every expiry."""
+        return {key: (self.client.dump(key), self.client.pexpiretime(key)) for key in self.keys()}
+
+    def immortal(self) -> list[str]:
+        """Keys without a TTL."""
+        return [key for key in self.keys() if self.client.pttl(key) < 0]
+
+    def info(self, ticket: Ticket) -> list[str]:
+        """What state.lua notes of a ticket."""
+        text = self.client.hget(self.waitlist.infos, ticket.id)
+        return text.decode().split(" ") if text else []
+
+    def due_in(self, ticket: Ticket) -> float | None:
+        """Seconds until a published ticket is published again."""
+        at = self.client.zscore(self.waitlist.out, ticket.id)
+        return None if at is None else (at - self.now) / S
