@@ -238,7 +238,8 @@ def test_a_wait_that_cannot_suffice_is_refused_at_once(engine, model):
     for wait in (None, 0, "59s"):
         with pytest.raises(RateLimited) as refused, limiter.slot("secret", wait=wait):
             pass
-    assert vars(refused.value) == {"limiter": "api", "key": "secret", "retry_after": 60.0, "bound_by": "1/m"}
+    said = {"limiter": "api", "key": "secret", "retry_after": 60.0, "bound_by": "1/m", "costs": (1,)}
+    assert vars(refused.value) == said
     assert "secret" not in str(refused.value)
     assert model.slept == []
 

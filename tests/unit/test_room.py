@@ -51,13 +51,6 @@ def test_without_room_it_says_when_there_will_be() -> None:
     assert room(no, usage(rate(7), cap=2), (9,)) == Room(0, 2.5, False)
 
 
-@pytest.mark.parametrize("costs", [(1, 100), (1, 1)])
-def test_with_other_rates_than_it_was_defined_with(costs: tuple[int, ...]) -> None:
-    """What the tightest has left is enough for so many of the dearest."""
-    standing = usage(rate(9), rate(900), rate(901), configured=True)
-    assert room(Decision(True, 300, 0.0, 0.0, ""), standing, costs).requests == 300 // max(costs)
-
-
 # What a limiter of this process makes of what another version of it wrote
 
 
