@@ -68,7 +68,7 @@ def test_of_two_publications_one_goes_on_and_its_redelivery_too(world: World) ->
 def test_a_record_outlives_what_it_must_drop(world: World) -> None:
     message = published(world, ticket())
     world.enter(message)
-    (record,) = (key for key in world.keys() if ":record:" in key)
+    (record,) = (key for key in world.stored() if ":record:" in key)
     assert world.client.pttl(record) > 24 * 3600 * 1000
     world.client.delete(record)  # later nobody remembers: rather executed twice than not at all
     assert world.enter(message).entry is Entry.GO_ON
@@ -184,21 +184,40 @@ def test_as_many_go_as_the_limit_has_room_for_without_those_on_their_way(world: 
     assert world.claim(room=3, paced=False) == []
     world.enter(first[1].published_as("p"))
     assert names(world.claim(room=3, paced=False)) == ["4"]
-    world.wait(2.001)  # what has been on its way for so long is not counted on
+    world.wait(5.001)  # what has been on its way for so long is not counted on
     assert names(world.claim(room=3, paced=False)) == ["5", "6", "7"]
 
 
-def test_beside_the_room_the_pace_goes_on(world: World) -> None:
-    """A queue that lags would otherwise cost the limit what lies in it."""
+def test_a_crowd_does_not_go_at_once(world: World) -> None:
+    for n in range(50):
+        world.park(ticket(str(n)), wait=0.0, every=0.01)
+    first = world.claim(room=50, paced=False)
+    assert len(first) == 32
+    assert world.claim(room=50, paced=False) == []
+    for each in first[:5]:
+        world.enter(each.published_as("p"))
+    assert len(world.claim(room=45, paced=False)) == 5
+
+
+def test_while_messages_lie_in_a_queue_and_the_limit_is_unused_the_pace_goes_on(world: World) -> None:
+    """Else the limit would not be used while they lie there."""
     for n in range(9):
         world.park(ticket(str(n)), wait=0.0)
     assert len(world.claim(room=2)) == 2
-    world.wait(0.1)
+    world.wait(0.5)
+    assert world.claim(room=2) == []  # they are not late yet
+    world.wait(0.001)
+    assert len(world.claim(room=2)) == 2  # at most a tenth of a second is made up for
     assert world.claim(room=2) == []
     world.wait(0.1)
     assert len(world.claim(room=2)) == 1
+    world.wait(0.1)
+    assert world.claim(room=0, wait=0.0) == []  # others use it
     assert world.claim(room=2) == []
-    world.wait(0.5)  # at most a tenth of a second of it is made up for
+    world.wait(0.2)
+    assert world.claim(room=2) == []  # it has not been unused for long enough
+    world.wait(0.001)
+    assert world.claim(room=2, paced=False) == []
     assert len(world.claim(room=2)) == 2
 
 
@@ -211,27 +230,22 @@ def test_without_room_nobody_goes(world: World, paced: bool) -> None:
         world.wait(0.9)
 
 
-def test_a_known_lag_lets_them_go_as_much_earlier_and_no_more(world: World) -> None:
+@pytest.mark.parametrize(("lag", "ahead"), [(0.0, 0.0), (0.03, 0.03), (3.0, 0.05)])
+def test_room_is_to_be_counted_as_far_ahead_as_messages_take_and_no_more(
+    world: World, lag: float, ahead: float
+) -> None:
     message = published(world, ticket("lagging"))
-    world.wait(0.03)
-    world.enter(message)
-    for n in range(9):
-        world.park(ticket(str(n)), wait=0.0)
-    assert world.claim(room=0, wait=0.031) == []
-    assert world.claim(room=0, wait=0.03, paced=False) == []  # when a slot comes free nobody can know
-    world.wait(0.001)
-    assert names(world.claim(room=0, wait=0.03)) == ["0"]
-    assert world.claim(room=0, wait=0.03) == []
-
-
-def test_a_long_lag_counts_for_little(world: World) -> None:
-    message = published(world, ticket("lagging"))
-    world.wait(3.0)
+    world.wait(lag)
     world.enter(message)
     world.park(ticket(), wait=0.0)
-    assert world.claim(room=0, wait=0.051) == []
-    world.wait(0.001)
-    assert names(world.claim(room=0, wait=0.05)) == ["id"]
+    assert world.claimed(LINE, 100, 0, 1.0, paced=True).ahead == pytest.approx(ahead)
+    assert world.claimed(LINE, 100, 0, 1.0, paced=False).ahead == 0  # when a slot comes free nobody can know
+
+
+def test_room_ahead_of_now_lets_them_go_as_much_earlier(world: World) -> None:
+    world.park(ticket(), wait=0.0)
+    assert world.claimed(LINE, 100, 0, 1.0, ahead=0.03).wait == pytest.approx(0.97)
+    assert names(world.claim(room=1, ahead=0.03)) == ["id"]
 
 
 def test_claims_are_in_order_and_bounded(world: World) -> None:
@@ -467,7 +481,7 @@ def test_a_cancelled_task_in_quarantine_is_forgotten(world: World) -> None:
 
 def test_nothing_that_is_not_parked_goes_into_quarantine(world: World) -> None:
     assert not world.quarantine(ticket())
-    assert world.keys() == []
+    assert world.stored() == []
 
 
 def test_an_expiry_in_quarantine_is_no_news(world: World) -> None:

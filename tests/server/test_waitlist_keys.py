@@ -1,4 +1,4 @@
-"""What the waitlist's scripts leave behind in Redis: declared keys of one slot, each with a TTL, and nothing where nothing
+"""Every key of the waitlist: declared, in one slot, with a TTL after whatever was done, and unchanged by a refusal."""
 was done."""
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_every_key_has_a_ttl_and_one_slot_after_every_step(world: World) -> None
     for name, step in STEPS.items():
         assert step(world) is not False, name
         assert world.immortal() == [], name
-        seen |= set(world.keys())
+        seen |= set(world.stored())
     assert {key.partition("}:")[0] for key in seen} == {"t:w:{waitlist:all"}
     kinds = {re.sub(r"(line|record):.*?(:\w)?$", r"\1\2", key.partition("}:")[2]) for key in seen}
     lists = {"tickets", "infos", "ids", "due", "lines", "out", "expiring", "quarantine"}
@@ -89,7 +89,7 @@ def test_nobody_waits_and_little_is_left(world: World) -> None:
     world.claim(room=1)
     world.enter(BACK)
     world.claim(room=1)
-    kinds = {key.rpartition("}:")[2] for key in world.keys()}
+    kinds = {key.rpartition("}:")[2] for key in world.stored()}
     assert kinds == {f"record:{MADE.id}", f"line:{LINE.name}:l", f"line:{LINE.name}:t"}
     assert max(world.client.pttl(key) for key in world.waitlist.of_line(LINE.name)) <= 3_600_000
 

@@ -15,7 +15,7 @@ from workerkit.core.keys import Keys
 from workerkit.core.lua import Script
 from workerkit.waitlist.line import Line, Place
 from workerkit.waitlist.ticket import Ticket
-from workerkit.waitlist.waitlist import Entered, Look, Parked, Taken, Waitlist
+from workerkit.waitlist.waitlist import Claimed, Entered, Look, Parked, Taken, Waitlist
 
 S = 1_000_000
 START = 1_700_000_000 * S
@@ -110,12 +110,22 @@ class World:
         return self.call(self.waitlist.look(most))
 
     def claim(
-        self, line: Line = LINE, *, most: int = 100, room: int = -1, wait: float = 0.0, paced: bool = True
+        self,
+        line: Line = LINE,
+        *,
+        most: int = 100,
+        room: int = -1,
+        wait: float = 0.0,
+        paced: bool = True,
+        ahead: float = 0.0,
     ) -> list[Ticket]:
-        return [Ticket.load(data) for _, data in self.claimed(line, most, room, wait, paced=paced).tickets]
+        found = self.claimed(line, most, room, wait, paced=paced, ahead=ahead)
+        return [Ticket.load(data) for _, data in found.tickets]
 
-    def claimed(self, line: Line, most: int, room: int, wait: float, *, paced: bool) -> Any:
-        return self.call(self.waitlist.claim(line.name, most, room, wait, paced=paced))
+    def claimed(
+        self, line: Line, most: int, room: int, wait: float, *, paced: bool = True, ahead: float = 0.0
+    ) -> Claimed:
+        return self.call(self.waitlist.claim(line.name, most, room, wait, paced=paced, ahead=ahead))
 
     def take(self, ticket: Ticket, line: Line = LINE, *, whatever: bool = False) -> Taken | None:
         return self.call(self.waitlist.take(ticket.id, line.name, whatever=whatever))
@@ -143,16 +153,16 @@ class World:
 
     # What is there
 
-    def keys(self) -> list[str]:
+    def stored(self) -> list[str]:
         return sorted(key.decode() for key in self.client.keys("*"))
 
     def dump(self) -> dict[str, Any]:
         """Every byte and every expiry."""
-        return {key: (self.client.dump(key), self.client.pexpiretime(key)) for key in self.keys()}
+        return {key: (self.client.dump(key), self.client.pexpiretime(key)) for key in self.stored()}
 
     def immortal(self) -> list[str]:
         """Keys without a TTL."""
-        return [key for key in self.keys() if self.client.pttl(key) < 0]
+        return [key for key in self.stored() if self.client.pttl(key) < 0]
 
     def info(self, ticket: Ticket) -> list[str]:
         """What state.lua notes of a ticket."""

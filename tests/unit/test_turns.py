@@ -53,12 +53,14 @@ class Answers:
             return turns
 
 
-def no_room(line: Line) -> None:
+def no_room(line: Line, ahead: float) -> None:
     return None
 
 
-def rooms(*known: Line) -> Callable[[Line], Call[Room] | None]:
-    return lambda line: Call("waitlist.room", "guard", as_is, args=(line.part,)) if line in known else None
+def rooms(*known: Line) -> Callable[[Line, float], Call[Room] | None]:
+    return lambda line, ahead: (
+        Call("waitlist.room", "guard", as_is, args=(line.part, str(ahead))) if line in known else None
+    )
 
 
 def args_of(call: Call[Any]) -> tuple[Any, ...]:
@@ -71,14 +73,14 @@ def due(*lines: Line, wait: float | None = 0.5) -> Look:
 
 def test_an_empty_list_is_only_looked_at() -> None:
     answers = Answers(Look(None, [], []))
-    assert answers.run(gather(WAITLIST, no_room)) == Turns([], [], None)
+    assert answers.run(gather(WAITLIST, no_room, {})) == Turns([], [], None)
     assert answers.asked == ["waitlist.look"]
 
 
 def test_what_is_overdue_is_taken() -> None:
     look = Look(0.5, [], [("1", "l"), ("2", "l"), ("3", "m"), ("4", "m")])
     answers = Answers(look, take=[Taken(b"one", False), None, Taken(b"", False), Taken(b"four", True)])
-    assert answers.run(gather(WAITLIST, no_room)) == Turns(
+    assert answers.run(gather(WAITLIST, no_room, {})) == Turns(
         [Turn("1", "l", b"one"), Turn("4", "m", b"four", cancelled=True)], ["3"], 0.5
     )
 
@@ -86,25 +88,27 @@ def test_what_is_overdue_is_taken() -> None:
 def test_limiters_are_asked_for_the_lines_that_they_have() -> None:
     found = [Claimed([("1", b"one")], 2.0), Claimed([], 3.0), Claimed([("2", b"two"), ("3", b"three")], None)]
     answers = Answers(due(A, B, C), room=[Room(4, 0.0, True), Room(0, 1.5, False)], claim=found)
-    turns = answers.run(gather(WAITLIST, rooms(A, C)))
+    turns = answers.run(gather(WAITLIST, rooms(A, C), {}))
     assert [(turn.id, turn.line) for turn in turns.turns] == [("1", A.name), ("2", C.name), ("3", C.name)]
     assert [args_of(call) for call in answers.claims] == [
         (A.name, 4, 0, 1, BATCH),
         (B.name, -1, 0, 1, BATCH),
         (C.name, 0, 1_500_000, 0, BATCH),
     ]
-    assert all(set(WAITLIST.of_line(line.name)) <= set(call.keys) for line, call in zip((A, B, C), answers.claims))
+    assert all(
+        set(WAITLIST.of_line(line.name)) <= set(call.keys) for line, call in zip((A, B, C), answers.claims, strict=True)
+    )
 
 
 def test_without_answers_of_limiters_all_go_at_their_own_pace() -> None:
     answers = Answers(due(A, B), room=StoreUnavailable("down"), claim=Claimed([], 1.0))
-    answers.run(gather(WAITLIST, rooms(A, B)))
+    answers.run(gather(WAITLIST, rooms(A, B), {}))
     assert [args_of(call) for call in answers.claims] == [(A.name, -1, 0, 1, BATCH), (B.name, -1, 0, 1, BATCH)]
 
 
 def test_a_store_that_is_down_is_told_of() -> None:
     with pytest.raises(StoreUnavailable):
-        Answers(due(A), claim=StoreUnavailable("down")).run(gather(WAITLIST, no_room))
+        Answers(due(A), claim=StoreUnavailable("down")).run(gather(WAITLIST, no_room, {}))
 
 
 @pytest.mark.parametrize(
@@ -115,10 +119,23 @@ def test_the_pump_looks_again_when_the_first_of_all_is_due(
     look: float | None, claimed: list[float | None], wait: float
 ) -> None:
     answers = Answers(due(A, B, wait=look), claim=[Claimed([], each) for each in claimed])
-    assert answers.run(gather(WAITLIST, no_room)).wait == wait
+    assert answers.run(gather(WAITLIST, no_room, {})).wait == wait
 
 
 def test_with_as_many_lines_as_it_asks_for_it_looks_again_at_once() -> None:
     lines = [Line("api", str(n), str(n)) for n in range(BATCH)]
     answers = Answers(due(*lines), claim=Claimed([], 1.0))
-    assert answers.run(gather(WAITLIST, no_room)).wait == 0.0
+    assert answers.run(gather(WAITLIST, no_room, {})).wait == 0.0
+
+
+def test_room_is_asked_for_as_far_ahead_as_was_learned() -> None:
+    ahead: dict[str, float] = {C.name: 0.04}
+    asked: list[float] = []
+
+    def room_of(line: Line, seconds: float) -> None:
+        asked.append(seconds)
+
+    found = [Claimed([], 1.0, 0.02), Claimed([], 1.0, 0.0), Claimed([], None, 0.04)]
+    Answers(due(A, B, C), claim=found).run(gather(WAITLIST, room_of, ahead))
+    assert asked == [0.0, 0.0, 0.04]
+    assert ahead == {A.name: 0.02, B.name: 0.0}  # nobody waits in the third any more

@@ -83,9 +83,9 @@ class Admissions:
         """What listings show of `key`."""
         return key if self._name_keys else self.part(key)
 
-    def room(self, part: str, costs: tuple[int, ...]) -> Call[Room]:
-        """For how many such requests there is room."""
-        return self.policy.room(self.keys, part, costs)
+    def room(self, part: str, costs: tuple[int, ...], ahead: float = 0.0) -> Call[Room]:
+        """For how many such requests there will be room in `ahead` seconds."""
+        return self.policy.room(self.keys, part, costs, ahead)
 
     def part(self, key: str) -> str:
         """What stands for `key` in Redis: a digest, keyed with the kit's secret, as keys may be secrets themselves."""

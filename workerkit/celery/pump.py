@@ -42,6 +42,7 @@ class Pump:
         self._revocations = Revocations()
         self._todo: deque[Call[Any]] = deque()  # what signals, in other threads, have found out
         self._unsent: deque[Turn] = deque()  # what was claimed: it survives a broken connection
+        self._ahead: dict[str, float] = {}
         self._restored = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workerkit-pump", daemon=True)
@@ -83,7 +84,7 @@ class Pump:
                 self._unsent.popleft()
             try:
                 self._keep_house()
-                turns = self._engine.runner.run(gather(self._waitlist, self._room))
+                turns = self._engine.runner.run(gather(self._waitlist, self._room, self._ahead))
             except (StoreUnavailable, OutcomeUnknown):
                 self._stop.wait(DOWN)  # the store's own events tell of it
                 continue
@@ -93,9 +94,9 @@ class Pump:
             if not self._unsent:
                 self._stop.wait(IDLE if turns.wait is None else min(turns.wait, IDLE))
 
-    def _room(self, line: Line) -> Call[Room] | None:
+    def _room(self, line: Line, ahead: float) -> Call[Room] | None:
         limiter = self._engine.limiters.get(line.limiter)
-        return limiter.room(line.part, line.costs) if limiter is not None else None
+        return limiter.room(line.part, line.costs, ahead) if limiter is not None else None
 
     # Publishing
 

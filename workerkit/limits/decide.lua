@@ -2,12 +2,16 @@
 -- written, and a refusal writes nothing; only a server clock that was set back must be written down whatever the answer,
 -- or waiting would never help.
 --
--- KEYS, ARGV: see request. What to do: 0 look, 1 take, 2 take and hold until answered; gcra takes "burst patience".
+-- KEYS, ARGV: see request. What to do: 0 look, 1 take, 2 take and hold until answered; gcra takes "burst patience". A look
+-- has no owner; it may say there how many us ahead of now it is to be.
 -- Returns allowed, remaining, wait in us (when allowed: until the call's own time), us until all is free again, what
 -- refused (n: the nth rate, or its text where it was configured; 0: the cap, -1: the pause, -2: what the API said is
 -- left, -3: a cost above the rate that follows the time), server time in us; after a look also what is used.
 
 -- include: not_after
+if ARGV[2] == '0' and ARGV[5] ~= '' then
+  now_us = now_us + tonumber(ARGV[5])
+end
 -- include: request
 -- include: algorithm
 -- include: store

@@ -98,8 +98,8 @@ class LimitPolicy:
         """What `acquire` would answer now; changes nothing."""
         return self._look("limits.peek", self._decision, keys, part, costs)
 
-    def room(self, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Room]:
-        """For how many requests of these costs there is room; changes nothing."""
+    def room(self, keys: Keys, part: str, costs: tuple[int, ...], ahead: float = 0.0) -> Call[Room]:
+        """For how many requests of these costs there will be room in `ahead` seconds, if nobody comes in between."""
         if len(costs) != len(self.rates):
             costs = self.definition.ones  # of another version of this limiter
 
@@ -107,9 +107,10 @@ class LimitPolicy:
             if reply[4] == -3:  # whoever asks is told why
                 return Room(1, 0.0, True)
             # By rate as it counts now: a key may be configured with others than it was defined with.
-            return room(self._decision(reply), self._usage(reply), tuple(row[8] for row in reply[7:]))
+            found = room(self._decision(reply), self._usage(reply), tuple(row[8] for row in reply[7:]))
+            return found if found.requests else found._replace(wait=found.wait + ahead)
 
-        return self._look("limits.room", parse, keys, part, costs)
+        return self._look("limits.room", parse, keys, part, costs, ahead=round(ahead * 1e6))
 
     def usage(self, keys: Keys, part: str) -> Call[Usage]:
         """How this key stands; changes nothing."""
@@ -240,10 +241,11 @@ class LimitPolicy:
 
     # Words and replies
 
-    def _look(self, name: str, parse: Any, keys: Keys, part: str, costs: tuple[int, ...]) -> Call[Any]:
-        return Call(
-            name, "guard", parse, script=self._decide, keys=self._keys(keys, part), args=self._args(LOOK, "", costs)
-        )
+    def _look(
+        self, name: str, parse: Any, keys: Keys, part: str, costs: tuple[int, ...], *, ahead: int = 0
+    ) -> Call[Any]:
+        args = self._args(LOOK, str(ahead) if ahead else "", costs)
+        return Call(name, "guard", parse, script=self._decide, keys=self._keys(keys, part), args=args)
 
     def _args(
         self,

@@ -33,9 +33,16 @@ class Turns(NamedTuple):
     wait: float | None
 
 
-def gather(waitlist: Waitlist, room_of: Callable[[Line], Call[Room] | None]) -> Flow[Turns]:
-    """Take the tickets whose turn has come. `room_of` asks how much room a line's limiter has; None: it is not known
-    here. What was taken and is then not published, for whatever reason, is taken again by another pump."""
+RoomOf = Callable[[Line, float], Call[Room] | None]
+
+
+def gather(waitlist: Waitlist, room_of: RoomOf, ahead: dict[str, float]) -> Flow[Turns]:
+    """Take the tickets whose turn has come.
+
+    `room_of` asks how much room a line's limiter will have so many seconds from now (None: it is not known here); how
+    many is learned in `ahead`, by the line's name. What was taken and is then not published, for whatever reason, is
+    taken again by another pump.
+    """
     look = yield from waitlist.look(BATCH)
     found, given_up = [], []
     for id_, line in look.overdue:
@@ -44,29 +51,34 @@ def gather(waitlist: Waitlist, room_of: Callable[[Line], Call[Room] | None]) -> 
             found.append(Turn(id_, line, taken.ticket, taken.cancelled))
         elif taken is not None:
             given_up.append(id_)
-    claims = yield from _claims(waitlist, look.lines, room_of)
     waits = [look.wait]
+    claims = yield from _claims(waitlist, look.lines, room_of, ahead)
     if claims:
         names = [name for name, _ in look.lines]
         for name, claimed in zip(names, (yield from Batch(*claims)), strict=True):
             found += [Turn(id_, name, ticket) for id_, ticket in claimed.tickets]
             waits.append(claimed.wait)
+            if claimed.wait is None:
+                ahead.pop(name, None)
+            else:
+                ahead[name] = claimed.ahead
     wait = min((each for each in waits if each is not None), default=None)
     return Turns(found, given_up, 0.0 if len(look.lines) == BATCH else wait)
 
 
 def _claims(
-    waitlist: Waitlist, lines: list[tuple[str, Line]], room_of: Callable[[Line], Call[Room] | None]
+    waitlist: Waitlist, lines: list[tuple[str, Line]], room_of: RoomOf, ahead: dict[str, float]
 ) -> Flow[list[Call[Claimed]]]:
-    asked = [room_of(line) for _, line in lines]
+    leads = [ahead.get(name, 0.0) for name, _ in lines]
+    asked = [room_of(line, lead) for (_, line), lead in zip(lines, leads, strict=True)]
     rooms: Iterator[Room | None] = iter((yield from _rooms([call for call in asked if call is not None])))
     claims = []
-    for (name, _), call in zip(lines, asked, strict=True):
+    for (name, _), lead, call in zip(lines, leads, asked, strict=True):
         room = next(rooms) if call is not None else None
         if room is None:
             claims.append(waitlist.claim(name, BATCH))
         else:
-            claims.append(waitlist.claim(name, BATCH, room.requests, room.wait, paced=room.paced))
+            claims.append(waitlist.claim(name, BATCH, room.requests, room.wait, paced=room.paced, ahead=lead))
     return claims
 
 

@@ -1,33 +1,44 @@
 -- Take the tickets of one line whose turn has come. As many go as the limit has room for, without those that are on
--- their way already; and so that a long queue costs nothing of the limit, whoever is due at the limit's own rate.
+-- their way already. While those lie in a long queue and the limit is not used, whoever is due at its own rate goes too.
 --
 -- KEYS: see state. ARGV: not after; the line; how many the limit has room for (-1: nobody knows); us until it has room;
--- 1 where there is a rate at which it has; how many at most; us after which the line is looked at again in any case.
--- Returns {us until the line is to be looked at again (-1: nobody waits in it any more), id, ticket, ...}.
+-- 1 where there is a rate at which it has; how many at most; us after which the line is looked at again in any case; how
+-- many us ahead of now the room is counted.
+-- Returns {us until the line is to be looked at again (-1: nobody waits in it any more), how far ahead its room should be
+-- counted then, id, ticket, ...}.
 
 -- include: not_after
 -- include: state
 local name, room, wait, paced = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-local most, again = tonumber(ARGV[6]), tonumber(ARGV[7])
--- On their way for longer than this, they are in a queue that nobody reads, or lost.
-local HORIZON, SLACK, CATCH_UP, LEAD = 2000000, 100000, 1000000, 50000
-local last = redis.call('HMGET', line, 'turn', 'pace', 'lag')
-local turn, pace, lag = tonumber(last[1] or 0), tonumber(last[2] or 0), tonumber(last[3] or 0)
+local most, again, ahead = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local STUCK, UNUSED, SLACK, CATCH_UP, LEAD = 500000, 200000, 100000, 1000000, 50000
+local last = redis.call('HMGET', line, 'turn', 'pace', 'lag', 'unused')
+local turn, pace, lag, unused = tonumber(last[1] or 0), tonumber(last[2] or 0), tonumber(last[3] or 0), last[4]
 local first = info_of(redis.call('ZRANGE', waiting, 0, 0)[1] or '')
-local free, every = 0, first and first.every or 1
-redis.call('ZREMRANGEBYSCORE', flights, '-inf', us(now_us - HORIZON))
+local free, every = 0, first and first.every or 50000
+-- On their way for longer than this, they are in a queue that nobody reads, or lost.
+local gone = us(now_us - math.max(5000000, 2 * lag))
 if room >= 0 then
-  -- As long before the limit has room as a message takes to come to its worker, one whom it will then have room for may
-  -- go: what comes too early by less than `sleep_under` waits where it is.
-  local lead = paced and math.min(lag, LEAD) or 0
-  turn = now_us + math.max(0, wait - lead)
-  local coming = wait <= lead and math.floor((lead - wait) / every) + (wait > 0 and 1 or 0) or 0
-  free = math.max(0, room + coming - redis.call('ZCARD', flights))
+  turn = now_us + math.max(0, wait - ahead)
+  -- A crowd on its way would hold up whatever else is in its queue.
+  local crowd = math.max(32, 100000 / every)
+  free = math.max(0, math.min(room, crowd) - redis.call('ZCOUNT', flights, gone, '+inf'))
+  if room - ahead / every < 1 then
+    unused = nil
+    redis.call('HDEL', line, 'unused')
+  elseif not unused then
+    unused = now_us
+    redis.call('HSET', line, 'unused', us(now_us))
+  end
+  paced = paced and unused and now_us - unused > UNUSED
+    and redis.call('ZCOUNT', flights, gone, '(' .. us(now_us - STUCK)) > 0
   pace = math.max(pace, now_us - SLACK)
 else
   pace = math.max(pace, turn, now_us - CATCH_UP)
 end
-local answer = { '-1' }
+-- A message may go as long before there is room for it as it takes to come to its worker: what comes too early, by less
+-- than `sleep_under`, waits where it is.
+local answer = { '-1', us(ARGV[5] == '1' and math.min(lag, LEAD) or 0) }
 if turn <= now_us then
   for _, id in ipairs(redis.call('ZRANGE', waiting, 0, most - 1)) do
     if free <= 0 and not (paced and pace <= now_us) then
@@ -64,7 +75,7 @@ else
   redis.call('ZADD', due, us(next_look), name)
   answer[1], life = us(math.max(0, next_look - now_us)), LIFE
 end
-if #answer > 1 then
+if #answer > 2 then
   keep_all()
 end
 for _, key in ipairs({ line, waiting, flights, tags }) do

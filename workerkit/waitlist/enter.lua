@@ -21,8 +21,7 @@ if generation == 0 then
   -- Whoever comes asks for himself when those who wait are let go by nobody, or their messages lie in a long queue: else
   -- what the limit has room for would be used by nobody.
   local look = tonumber(redis.call('ZSCORE', due, ARGV[6]) or 0)
-  local oldest = tonumber(redis.call('ZRANGE', flights, 0, 0, 'WITHSCORES')[2] or now_us)
-  if look < late or oldest < late then
+  if look < late or redis.call('ZCOUNT', flights, us(now_us - 2000000), '(' .. us(late)) > 0 then
     return { 4, 0 }
   end
   return { 2, math.max(0, (redis.call('HGET', line, 'turn') or 0) - now_us) }

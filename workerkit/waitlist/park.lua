@@ -30,9 +30,9 @@ if not score then
   -- Below 2^20 there is place for those who are moved before all others.
   local served = math.max(base + 2 ^ 20, tonumber(redis.call('HGET', line, 'v' .. ARGV[7]) or 0))
   local start = math.max(served, tonumber(redis.call('ZSCORE', tags, member) or 0))
-  start = math.min(start, base + 2 ^ 48 - 1) -- above are those of the next priority
   score = us(start)
-  redis.call('ZADD', tags, us(start + ARGV[9]), member)
+  -- From 2^48 on there are those of the next priority.
+  redis.call('ZADD', tags, us(math.min(start + ARGV[9], base + 2 ^ 48 - 1)), member)
   redis.call('ZREMRANGEBYSCORE', tags, us(base), us(served))
 end
 local last = redis.call('HMGET', line, 'turn', 'pace')

@@ -76,10 +76,12 @@ class Taken(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Tickets to be published, by id, and seconds until the line is to be looked at again (None: it is empty)."""
+    """Tickets to be published, by id; seconds until the line is to be looked at again (None: it is empty), and how far
+    `ahead` of then its room should be counted."""
 
     tickets: list[tuple[str, bytes]]
     wait: float | None
+    ahead: float = 0.0
 
 
 class Waitlist:
@@ -125,10 +127,12 @@ class Waitlist:
     def look(self, most: int) -> Call[Look]:
         return self._call("look", _look, _LOOK, most, HOLD_US)
 
-    def claim(self, line: str, most: int, room: int = -1, wait: float = 0.0, *, paced: bool = True) -> Call[Claimed]:
-        """Tickets of `line` to be published. `room`: for how many its limiter has room (-1: nobody here knows), or in
-        how many seconds it will (`wait`); `paced` says that it has a rate."""
-        args = (line, room, max(0, int(wait * 1e6)), int(paced), most, RECHECK_US)
+    def claim(
+        self, line: str, most: int, room: int = -1, wait: float = 0.0, *, paced: bool = True, ahead: float = 0.0
+    ) -> Call[Claimed]:
+        """Tickets of `line` to be published. `room`: for how many its limiter has room, `ahead` seconds from now (-1:
+        nobody here knows), or in how many seconds it will (`wait`); `paced` says that it has a rate."""
+        args = (line, room, max(0, int(wait * 1e6)), int(paced), most, RECHECK_US, int(ahead * 1e6))
         return self._call("claim", _claimed, _CLAIM, *args, line=line)
 
     def take(self, id_: str, line: str, *, whatever: bool = False) -> Call[Taken | None]:
@@ -188,7 +192,7 @@ def _pairs(reply: Any) -> list[tuple[str, bytes]]:
 
 def _claimed(reply: Any) -> Claimed:
     wait = int(reply[0])
-    return Claimed(_pairs(reply[1:]), None if wait < 0 else wait / 1e6)
+    return Claimed(_pairs(reply[2:]), None if wait < 0 else wait / 1e6, int(reply[1]) / 1e6)
 
 
 def _look(reply: Any) -> Look:
