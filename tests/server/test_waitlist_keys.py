@@ -1,5 +1,4 @@
 """Every key of the waitlist: declared, in one slot, with a TTL after whatever was done, and unchanged by a refusal."""
-was done."""
 
 from __future__ import annotations
 
