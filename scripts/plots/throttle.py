@@ -60,11 +60,13 @@ class Story(NamedTuple):
         return {
             "done": seen.done,
             "lost": seen.lost,
-            # Among them: out of retries, but in state RETRY for ever, since the attempt before the last wrote it later.
-            "not done": self.tasks - seen.done - seen.lost,
+            # Not by then, or never: an attempt may write RETRY after the next one has written how it ended.
+            "no result": self.tasks - seen.done - seen.lost,
             "wrong results": seen.wrong,
             "starts": len(seen.starts),
             "most starts in any 1 s": self.most,
+            # How long the fleet takes for what it may start at once; the ideal takes no time for it.
+            "first burst, s": max(seen.starts[: self.amount], default=0.0),
             "makespan, s": self.makespan,
             "of ideal": self.of_ideal,
             "deliveries a task": fmean(seen.deliveries),
@@ -151,7 +153,7 @@ def draw(file: Path, stories: Sequence[Story]) -> None:
 def ending(story: Story) -> str:
     """What became of the tasks, in a few words."""
     figures = story.figures()
-    became = ", ".join(f"{figures[what]:,} {what}" for what in ("done", "lost", "not done") if figures[what])
+    became = ", ".join(f"{figures[what]:,} {what}" for what in ("done", "lost", "no result") if figures[what])
     return f"{became}; {story.makespan:.1f} s, {figure(figures['deliveries a task'])} deliveries a task"
 
 

@@ -34,10 +34,11 @@ bench = loaded(ROOT / "scripts" / "plots" / "throttle.py")
 FIGURES = {
     "done",
     "lost",
-    "not done",
+    "no result",
     "wrong results",
     "starts",
     "most starts in any 1 s",
+    "first burst, s",
     "makespan, s",
     "of ideal",
     "deliveries a task",
@@ -58,10 +59,11 @@ def test_figures():
     assert figures == {
         "done": 1,
         "lost": 2,
-        "not done": 1,
+        "no result": 1,
         "wrong results": 1,
         "starts": 4,
         "most starts in any 1 s": 2,
+        "first burst, s": 0.5,
         "makespan, s": 2.2,
         "of ideal": 2.2,  # two tasks after the first two, at two a second
         "deliveries a task": 2.5,
@@ -71,7 +73,7 @@ def test_figures():
     }
     assert set(figures) == FIGURES
     assert story(starts=[0.0, 0.3]).of_ideal == 1.0
-    assert story(starts=[]).makespan == 0.0
+    assert story(starts=[]).figures()["first burst, s"] == story(starts=[]).makespan == 0.0
 
 
 @pytest.mark.parametrize(("moment", "count"), [(0.0, 1), (0.99, 2), (1.0, 2), (1.4, 2), (2.1, 0), (2.2, 1), (3.2, 0)])

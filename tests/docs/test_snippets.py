@@ -2,7 +2,9 @@
 
 A page is one module: its python blocks share a namespace and an event loop. `expression  # -> value` is a claim, and so
 is `statement  # raises SomeError`. A text block right after a python block is what that prints, numbers and digests
-aside. `<!-- setup ... -->` is run too, for what readers need not see; there `later("11m")` moves the server's clock.
+aside. `<!-- setup ... -->` is run too, for what readers need not see. There `later("11m")` moves the server's clock;
+`work(app)` has a worker in a thread, which knows the tasks defined so far, until the page ends or it is called again;
+`eventually(found)` waits until `found()` is true.
 """
 
 from __future__ import annotations
@@ -12,21 +14,26 @@ import asyncio
 import inspect
 import re
 import sys
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import pytest
-from celery import _state
+from celery import Celery, _state
+from celery.contrib.testing.worker import start_worker
+from celery.worker import state
+from kombu.transport import memory
 
 from workerkit import WorkerKit, http
 from workerkit.api.cache import AioCache
 from workerkit.api.limiter import AioLimiter
 from workerkit.api.memo import AioMemo
+from workerkit.api.parked import AioParkedTasks
 from workerkit.api.settings import Settings
 from workerkit.cache.computation import Computation, Source
 from workerkit.cache.explain import Explanation
@@ -40,12 +47,15 @@ from workerkit.limits.decision import Decision, Reservation
 from workerkit.limits.lease import Slot
 from workerkit.limits.tally import KeyCount, LimitStats
 from workerkit.limits.usage import RateUsage, Usage
+from workerkit.waitlist import listing
 
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
-REFERENCE, LIMITS = ((ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("memoize", "limiter"))
+REFERENCE, LIMITS, THROTTLE = (
+    (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("memoize", "limiter", "throttle")
+)
 # Blocks that are compiled and not run, and why: {(name of the page, number of the block): reason}.
 NOT_RUN: dict[tuple[str, int], str] = {}
 INSIDE = {"skipped", "spare", "tags", "token"}  # what a computation has for the cache's own use
@@ -105,6 +115,28 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return move
 
 
+@contextmanager
+def worker(app: Celery) -> Iterator[None]:
+    app.conf.update(broker_transport_options={"polling_interval": 0.01}, worker_hijack_root_logger=False)
+    with start_worker(app, pool="solo", perform_ping_check=False, loglevel="CRITICAL") as running:
+        try:
+            yield
+        finally:
+            for step in running.steps:
+                if hasattr(step, "pump"):  # Celery's worker for tests ends without stopping its steps
+                    step.stop(running)
+            state.should_terminate = 0
+            for _ in range(2):  # else it waits two seconds for a message before it looks, and once more after that
+                app.send_task("celery.backend_cleanup")
+
+
+def eventually(found: Callable[[], object], patience: float = 30.0) -> None:
+    until = time.monotonic() + patience
+    while not found():
+        assert time.monotonic() < until, "what the page waits for has not come"
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def space(redis_url: str, later: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The namespace of a page: that of a module `shop`, where pickle finds its classes."""
@@ -113,16 +145,25 @@ def space(redis_url: str, later: Callable[[str], None], monkeypatch: pytest.Monk
     monkeypatch.setenv("WORKERKIT_REDIS_URL", redis_url)
     # @shared_task would put a page's tasks into every app that another test makes.
     monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
-    vars(shop).update(_same=same, _raises=pytest.raises, later=later)
+    monkeypatch.setattr(_state, "default_app", _state.default_app)  # a worker's app becomes that
+    monkeypatch.setattr(memory.Channel, "queues", {})  # else a worker gets what other pages have sent
+    vars(shop).update(_same=same, _raises=pytest.raises, later=later, eventually=eventually)
     return vars(shop)
 
 
 @contextmanager
 def loop(space: dict[str, Any]) -> Iterator[asyncio.Runner]:
-    """An event loop for the page, at whose end its kits are closed."""
+    """An event loop for the page, at whose end its workers are stopped and its kits closed."""
     with asyncio.Runner() as runner:
         try:
-            yield runner
+            with ExitStack() as workers:
+
+                def work(app: Celery) -> None:
+                    workers.close()
+                    workers.enter_context(worker(app))
+
+                space["work"] = work
+                yield runner
         finally:
             for kit in [each for each in space.values() if isinstance(each, WorkerKit)]:
                 runner.run(kit.aio.close())
@@ -159,16 +200,21 @@ def shown(pages: Iterable[Path]) -> str:
     return "\n".join(part.text for page in pages for part in parts(page) if part.kind == "python")
 
 
-SHOWN, SHOWN_LIMITS = shown(PAGES), shown(page for page in PAGES if page.stem.startswith("limit-"))
+SHOWN = shown(PAGES)
+SHOWN_LIMITS, SHOWN_THROTTLE = (
+    shown(page for page in PAGES if page.stem.startswith(f"{part}-")) for part in ("limit", "throttle")
+)
 OPTIONS = {name: each.default for name, each in inspect.signature(WorkerKit.memoize).parameters.items()}
 del OPTIONS["self"]
 VERBS = [name for name in vars(AioMemo) if not name.startswith("_")]
 CACHE_VERBS = [name for name in vars(AioCache) if not name.startswith("_")]
-LIMIT_OPTIONS, TRANSPORT_OPTIONS = (
+LIMIT_OPTIONS, TRANSPORT_OPTIONS, THROTTLE_OPTIONS = (
     {name: each.default for name, each in inspect.signature(made).parameters.items() if each.kind is each.KEYWORD_ONLY}
-    for made in (WorkerKit.limiter, RateLimitedTransport)
+    for made in (WorkerKit.limiter, RateLimitedTransport, WorkerKit.throttle)
 )
 LIMIT_VERBS = [name for name in vars(AioLimiter) if not name.startswith("_")]
+WAITLIST_VERBS = [name for name in vars(AioParkedTasks) if not name.startswith("_")]
+WAITLIST_SETTINGS = [name for name in Settings.model_fields if name.startswith("waitlist_")]
 OWN = {
     "charged",
     "end",
@@ -230,10 +276,21 @@ def written(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-@pytest.mark.parametrize(("heading", "options"), [("Options", LIMIT_OPTIONS), ("Transports", TRANSPORT_OPTIONS)])
-def test_a_limiter_s_options_and_their_defaults(heading: str, options: dict[str, Any]) -> None:
-    found = {name: cells[-1].partition("`:")[0].strip("`") for name, cells in table(heading, LIMITS).items()}
-    assert found == {name: written(default) for name, default in options.items()}
+def defaults(heading: str, reference: str) -> dict[str, str]:
+    return {name: cells[-1].partition("`:")[0].strip("`") for name, cells in table(heading, reference).items()}
+
+
+@pytest.mark.parametrize(
+    ("heading", "options", "reference"),
+    [
+        ("Options", LIMIT_OPTIONS, LIMITS),
+        ("Transports", TRANSPORT_OPTIONS, LIMITS),
+        ("Options", THROTTLE_OPTIONS, THROTTLE),
+    ],
+    ids=["limiter", "transport", "throttle"],
+)
+def test_options_and_their_defaults(heading: str, options: dict[str, Any], reference: str) -> None:
+    assert defaults(heading, reference) == {name: written(default) for name, default in options.items()}
 
 
 def test_everything_of_a_limiter_has_its_row() -> None:
@@ -247,15 +304,47 @@ def test_everything_of_a_limiter_has_its_row() -> None:
     assert set(table("Slot", LIMITS)) == {name for name in dir(Slot) if not name.startswith("_")} - OWN
     assert set(table("LimitStats", LIMITS)) == set(LimitStats._fields)
     assert set(table("KeyCount", LIMITS)) == {*KeyCount._fields, "asked"}
-    limit_events = {each.name: each for each in events.Event.__subclasses__() if each.name.startswith("limits.")}
-    assert set(table("Events", LIMITS)) == set(limit_events)
-    for name, event in limit_events.items():
-        assert set(re.findall(r"`(\w+)`", table("Events", LIMITS)[name][0])) == {each.name for each in fields(event)}
+
+
+@pytest.mark.parametrize(("prefix", "reference"), [("limits.", LIMITS), ("throttle.", THROTTLE)])
+def test_every_event_has_its_row_and_fields(prefix: str, reference: str) -> None:
+    there = {each.name: each for each in events.Event.__subclasses__() if each.name.startswith(prefix)}
+    rows = table("Events", reference)
+    assert set(rows) == set(there)
+    for name, event in there.items():
+        assert set(re.findall(r"`(\w+)`", rows[name][0])) == {each.name for each in fields(event)}
+
+
+def test_everything_of_the_waitlist_has_its_row() -> None:
+    assert set(table("kit.waitlist", THROTTLE)) == {*WAITLIST_VERBS, "aio"}
+    assert set(table("States", THROTTLE)) == set(get_args(listing.State))
+    for record in (listing.ParkedTask, listing.WaitingLine, listing.Explanation):
+        assert set(table(record.__name__, THROTTLE)) == {field.name for field in fields(record)}
+    assert defaults("Settings", THROTTLE) == {
+        f"workerkit_{name}": written(Settings.model_fields[name].default)
+        for name in ("sleep_under", *WAITLIST_SETTINGS)
+    }
 
 
 @pytest.mark.parametrize("name", LIMIT_OPTIONS)
 def test_every_option_of_a_limiter_is_shown(name: str) -> None:
     assert re.search(rf'kit\.limiter\(".*\b{name}=', SHOWN_LIMITS)
+
+
+@pytest.mark.parametrize("name", THROTTLE_OPTIONS)
+def test_every_option_of_a_throttle_is_shown(name: str) -> None:
+    assert re.search(rf"@kit\.throttle\(.*\b{name}=", SHOWN_THROTTLE)
+
+
+@pytest.mark.parametrize("verb", WAITLIST_VERBS)
+def test_every_verb_of_the_waitlist_is_shown(verb: str) -> None:
+    assert f"kit.waitlist.{verb}(" in SHOWN_THROTTLE
+    assert f"kit.waitlist.aio.{verb}(" in SHOWN_THROTTLE
+
+
+@pytest.mark.parametrize("name", WAITLIST_SETTINGS)
+def test_every_setting_of_the_waitlist_is_shown(name: str) -> None:
+    assert f"app.conf.workerkit_{name} = " in SHOWN_THROTTLE
 
 
 @pytest.mark.parametrize("name", TRANSPORT_OPTIONS)

@@ -100,7 +100,9 @@ def test_what_a_weight_function_answers_is_checked_at_the_call(kit, answer):
         place(weight=lambda: answer)
 
 
-@pytest.mark.parametrize("options", [{"priority": lambda: [1]}, {"weight": dict}, {"fairness_key": lambda: (1,)}])
+@pytest.mark.parametrize(
+    "options", [{"priority": lambda: [1]}, {"weight": lambda: {"a": 1}}, {"fairness_key": lambda: (1,)}]
+)
 def test_an_answer_that_is_no_simple_value(options):
     with pytest.raises(EncodingError, match="which has no plain text"):
         place(**options)

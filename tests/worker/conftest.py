@@ -16,6 +16,7 @@ import pytest
 from kombu import Connection
 
 from workerkit.testing.rabbitmq import start_rabbitmq
+from workerkit.testing.servers import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,6 +143,13 @@ class Broker:
         for worker in self._workers:
             worker.stop()
 
+    def kill(self) -> None:
+        """The end of all workers, which saves the seconds that an orderly one takes."""
+        for worker in self._workers:
+            if worker.process.poll() is None:
+                worker.kill()
+        self.stop()
+
 
 @pytest.fixture
 def broker(fresh_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
@@ -180,7 +188,22 @@ def any_broker(
     made.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def shared_broker(
+    request: pytest.FixtureRequest, require: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Broker]:
+    """One of each broker in turn for all tests of a module, which share its workers; not to be killed."""
+    require("valkey")
+    url = ""
+    if request.param == "rabbitmq":
+        url = request.getfixturevalue("rabbit").add_vhost(uuid4().hex)
+    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+        made = Broker(server, tmp_path_factory.mktemp(request.param), patch, url)
+        yield made
+        made.kill()
+
+
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
     """`eventually(condition, seconds=20)`: wait for what another process brings about."""
 
