@@ -112,8 +112,14 @@ def test_a_full_list_takes_nobody_and_tells_so(world: World) -> None:
 # Coming while others wait
 
 
+def learned(world: World) -> None:
+    """A message of this line has come back at once."""
+    world.enter(published(world, ticket("before")))
+
+
 def test_who_comes_while_others_wait_joins_them(world: World) -> None:
     assert world.enter(ticket("late")).entry is Entry.GO_ON
+    learned(world)
     world.park(ticket(), wait=2.0)
     assert world.enter(ticket("late")) == Entered(Entry.JOIN, 2.0)
     assert world.enter(ticket("late"), OTHER).entry is Entry.GO_ON
@@ -123,7 +129,22 @@ def test_who_comes_while_others_wait_joins_them(world: World) -> None:
     assert world.enter(ticket("late")).entry is Entry.GO_ON  # nobody waits any more
 
 
+def test_who_comes_asks_for_himself_until_it_is_known_that_messages_come_back_quickly(world: World) -> None:
+    message = published(world, ticket("slow"))
+    world.park(ticket(), wait=2.0)
+    assert world.enter(ticket("late")).entry is Entry.ASK
+    world.wait(0.101)
+    world.enter(message)
+    world.claim(room=0, wait=2.0)
+    assert world.enter(ticket("late")).entry is Entry.ASK
+    (next_,) = world.claim(room=1)
+    world.enter(next_.published_as("p"))  # a lag falls slowly
+    world.park(ticket("waiting"), wait=2.0)
+    assert world.enter(ticket("late")).entry is Entry.JOIN
+
+
 def test_who_comes_asks_for_himself_where_no_pump_runs(world: World) -> None:
+    learned(world)
     world.park(ticket(), wait=2.0)
     world.wait(2.1)
     assert world.enter(ticket("late")).entry is Entry.JOIN
@@ -134,6 +155,7 @@ def test_who_comes_asks_for_himself_where_no_pump_runs(world: World) -> None:
 
 
 def test_who_comes_asks_for_himself_where_messages_lie_in_a_queue(world: World) -> None:
+    learned(world)
     for n in range(3):
         world.park(ticket(str(n)), wait=0.0)
     (first,) = world.claim(room=1, paced=False)
@@ -144,6 +166,9 @@ def test_who_comes_asks_for_himself_where_messages_lie_in_a_queue(world: World) 
     world.claim(room=1, paced=False)
     assert world.enter(ticket("late")).entry is Entry.ASK
     world.enter(first.published_as("p"))
+    assert world.enter(ticket("late")).entry is Entry.ASK  # he has taken long
+    (second,) = world.claim(room=1, paced=False)
+    world.enter(second.published_as("p"))
     assert world.enter(ticket("late")).entry is Entry.JOIN
 
 

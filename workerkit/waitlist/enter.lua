@@ -18,13 +18,15 @@ if generation == 0 then
   if redis.call('ZCARD', waiting) == 0 then
     return { 1, 0 }
   end
-  -- Whoever comes asks for himself when those who wait are let go by nobody, or their messages lie in a long queue: else
-  -- what the limit has room for would be used by nobody.
+  -- Whoever comes asks for himself while those who wait are let go by nobody, or their messages lie in a long queue (or
+  -- nobody knows yet for how long they will): else what the limit has room for would be used by nobody.
   local look = tonumber(redis.call('ZSCORE', due, ARGV[6]) or 0)
-  if look < late or redis.call('ZCOUNT', flights, us(now_us - 2000000), '(' .. us(late)) > 0 then
+  local seen = redis.call('HMGET', line, 'turn', 'lag')
+  local quick = seen[2] and tonumber(seen[2]) <= now_us - late
+  if look < late or not quick or redis.call('ZCOUNT', flights, us(now_us - 2000000), '(' .. us(late)) > 0 then
     return { 4, 0 }
   end
-  return { 2, math.max(0, (redis.call('HGET', line, 'turn') or 0) - now_us) }
+  return { 2, math.max(0, (seen[1] or 0) - now_us) }
 end
 local i = info_of(id)
 local cancelled = known[3] == '1' or i and i.cancelled == '1'
