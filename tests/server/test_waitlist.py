@@ -554,3 +554,13 @@ def test_only_who_waits_can_be_moved(world: World) -> None:
     assert not world.move(ticket(), 5)
     world.enter(message)
     assert not world.move(ticket(), 5)
+
+
+def test_who_joins_a_line_does_not_change_what_it_waits_for(world: World) -> None:
+    refused, joining = (Line("api", "key", "key", (1,), bound) for bound in ("5000/h", ""))
+    world.park(ticket("1"), line=refused, wait=0.0, every=0.7)
+    joined = world.park(ticket("2"), line=joining, wait=0.0, every=0.0)
+    assert joined.ahead == 1
+    assert joined.wait == pytest.approx(0.7)  # as far apart as those who were refused
+    ((_, line),) = world.look().lines
+    assert line.bound_by == "5000/h"

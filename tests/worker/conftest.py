@@ -93,7 +93,8 @@ class Broker:
         """The app module, imported anew for this server."""
         import importlib
 
-        sys.modules.pop("setup", None)
+        for name in ("setup", "received"):
+            sys.modules.pop(name, None)
         sys.modules.pop(module, None)
         return importlib.import_module(module)
 

@@ -19,7 +19,7 @@ from workerkit.core.template import Template
 from workerkit.errors import GuardEvicts, RateLimited, StoreError, WaitlistFull
 from workerkit.limits.lease import Slot
 from workerkit.throttle.admission import admit, enter, interval_us, park
-from workerkit.waitlist.line import Line
+from workerkit.waitlist.line import Line, Place
 from workerkit.waitlist.ticket import Ticket
 from workerkit.waitlist.waitlist import Entered, Entry
 
@@ -94,7 +94,8 @@ class Gate:
             line = Line(name, key and self.engine.digest(key), "", costs, "")
         else:
             line = Line(name, limiter.part(key), limiter.label(key), costs, getattr(error, "bound_by", ""))
-        yield from self._kept(ticket, self._parking(ticket, line, self._binder(args, kwargs), wait))
+        place = self._place(self._binder(args, kwargs), self._every_us(line), line)
+        yield from self._kept(ticket, self._parking(ticket, line, place, wait))
 
     def _ticket(self, wrapper: Callable[..., Any]) -> Ticket | None:
         """The message by which this execution could come back."""
@@ -123,12 +124,13 @@ class Gate:
                 raise  # let in unseen, one that was parked would be published again
             entered = Entered(Entry.GO_ON, 0.0)
         if entered.entry is Entry.JOIN:
-            yield from self._parking(ticket, line, bound, entered.wait)
+            yield from self._parking(ticket, line, self._place(bound, 0, line), entered.wait)
         sleep_under = 0.0 if entered.entry is Entry.ASK else self.engine.settings.sleep_under
         slot = yield from admit(lambda: limiter.entering(key, self._costs), sleep_under=sleep_under)
         if not slot.decision.allowed:
             line = Line(line.limiter, line.part, line.label, line.costs, slot.decision.bound_by)
-            yield from self._parking(ticket, line, bound, slot.decision.retry_after)
+            place = self._place(bound, self._every_us(line), line)
+            yield from self._parking(ticket, line, place, slot.decision.retry_after)
         return slot
 
     def _entering(self, ticket: Ticket, line: str) -> Flow[Entered]:
@@ -143,11 +145,14 @@ class Gate:
             raise host.cancelled()
         return entered
 
-    def _parking(self, ticket: Ticket, line: Line, bound: Mapping[str, Any], wait: float) -> Flow[NoReturn]:
+    def _every_us(self, line: Line) -> int:
+        """Microseconds between two turns in `line`."""
+        limiter = self.engine.limiters.get(line.limiter)
+        rates = limiter.policy.rates if limiter is not None else ()
+        return interval_us(zip(rates, line.costs, strict=False), line.bound_by)
+
+    def _parking(self, ticket: Ticket, line: Line, place: Place, wait: float) -> Flow[NoReturn]:
         host, engine = self.engine.host, self.engine
-        rates = self.limiter.policy.rates if self.limiter is not None and line.limiter == self.limiter.name else ()
-        every_us = interval_us(zip(rates, line.costs, strict=False), line.bound_by)
-        place = self._place(bound, every_us, line)
         # The state first: once parked, the task may be running again before a later write would arrive.
         host.throttled(wait)
         most = engine.settings.waitlist_max

@@ -123,16 +123,13 @@ class ParkedTasks:
 
     def draining(self, limiter: str | None) -> Flow[int]:
         waitlist, sent = self._engine.waitlist, 0
-        while True:
-            page = yield from listing.waiting(waitlist, limiter, 0, 100)
-            if not page:
-                return sent
-            for parked in page:
-                where = yield from listing.place(waitlist, parked.id)
-                taken = (yield from waitlist.take(parked.id, where[0], whatever=True)) if where is not None else None
-                if taken is not None and taken.ticket:
-                    yield from Invoke(self._publish, (taken,))
-                    sent += 1
+        # All of them first: a worker may park again what was sent.
+        for id_, line in (yield from listing.waiting_ids(waitlist, limiter)):
+            taken = yield from waitlist.take(id_, line, whatever=True)
+            if taken is not None and taken.ticket:
+                yield from Invoke(self._publish, (taken,))
+                sent += 1
+        return sent
 
     def _publish(self, taken: Taken) -> None:
         with suppress(ValueError):  # no ticket: a pump puts it into quarantine

@@ -123,7 +123,7 @@ class CeleryHost:
 
     def publish(self, ticket: Ticket, countdown: float = 0.0) -> None:
         with self._app.producer_or_acquire() as producer:
-            publish(producer, ticket, countdown=countdown)
+            publish(self._app, producer, ticket, countdown=countdown)
 
     def cancelled(self) -> BaseException:
         now = current()

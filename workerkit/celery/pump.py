@@ -112,7 +112,7 @@ class Pump:
             return True
         try:
             message = ticket.published_as(secrets.token_hex(8), cancelled=turn.cancelled)
-            publish(producer, message, mandatory=True)
+            publish(self._app, producer, message, mandatory=True)
         except refusals as error:
             self._quarantine(turn.id, turn.line, ticket.task, f"{type(error).__name__}: {error}")
             return False
@@ -189,5 +189,8 @@ def pump_step(app: Celery, engine: Engine) -> type[Any]:
         def stop(self, worker: Any) -> None:
             if self.pump is not None:
                 self.pump.stop()
+
+        def terminate(self, parent: Any) -> None:
+            self.stop(parent)
 
     return PumpStep

@@ -6,11 +6,13 @@ itself loses nothing.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from celery.app.task import Context
 from celery.worker.request import Request
 from celery.worker.state import revoked
+from kombu.utils.json import dumps
 
 from workerkit.api import layers
 from workerkit.waitlist.ticket import CANCELLED, GENERATION, LINE, PUBLICATION, Ticket
@@ -52,7 +54,7 @@ def _ticket(message: Any, task: str, body: Any) -> Ticket:
         body=body.encode() if isinstance(body, str) else bytes(body),
         content_type=message.content_type,
         content_encoding=message.content_encoding,
-        headers=headers,
+        headers=json.loads(dumps(headers)),  # which may hold dates, where the waitlist knows plain JSON
         properties={name: properties[name] for name in _PROPERTIES if properties.get(name) is not None},
         exchange=delivery.get("exchange") or "",
         routing_key=delivery.get("routing_key") or "",

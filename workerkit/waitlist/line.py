@@ -37,7 +37,8 @@ class Line:
 
 class Place(NamedTuple):
     """What decides who goes first in a line: `priority` (9 before 0), then an equal share by `weight` for every
-    `group` (a digest), then who came first. `every_us` lie between two turns of such a cost."""
+    `group` (a digest), then who came first. `every_us` lie between two turns of such a cost; 0: as many as
+    between those of whoever was refused before."""
 
     priority: int = 0
     group: str = ""

@@ -63,7 +63,7 @@ class Explanation:
             return f"in quarantine: {parked.reason}; kit.waitlist.restore({parked.task_id!r}) publishes it again"
         if parked.state == "returning":
             return "its turn has come: it is on its way to a worker"
-        place = f"{parked.limiter}/{parked.key}" if parked.key else parked.limiter
+        place = f"{parked.limiter}/{parked.key}" if parked.key else parked.limiter or "a limit"
         why = f": {parked.bound_by}" if parked.bound_by else ""
         about = ""
         if self.wait is not None:
@@ -97,6 +97,16 @@ def waiting(waitlist: Waitlist, limiter: str | None, first: int, most: int) -> F
             ids = yield from Call("waitlist.page", "guard", _names, args=("ZRANGE", key, skip, last))
             found += yield from _tasks(waitlist, "waiting", ids, line=line, ahead=skip)
         skip = max(0, skip - length)
+    return found
+
+
+def waiting_ids(waitlist: Waitlist, limiter: str | None) -> Flow[list[tuple[str, str]]]:
+    """All who wait now, each with the name of its line."""
+    found = []
+    for name, _ in (yield from line_list(waitlist, limiter)):
+        key = waitlist.of_line(name)[1]
+        ids = yield from Call("waitlist.page", "guard", _names, args=("ZRANGE", key, 0, -1))
+        found += [(id_, name) for id_ in ids]
     return found
 
 

@@ -1,7 +1,8 @@
 -- Park a task: its next generation waits in the line of its limiter and key, behind those of its priority that come
 -- first by start-time fair queueing (Goyal, Vin, Cheng 1996): every group has its share by weight, whatever its backlog.
 --
--- KEYS: see state. ARGV: not after; id; the new generation; the ticket; wait in us; us between two turns of such a cost;
+-- KEYS: see state. ARGV: not after; id; the new generation; the ticket; wait in us; us between two turns of such a cost (0:
+-- as those who were refused before; it has not asked itself);
 -- 9 - priority; group; how much this turn counts for its group; when it expires in us (0: never); most tickets;
 -- the line; what it waits for; task; task id; us after which a line is looked at again in any case.
 -- Returns {us until its turn, about (-1: the list is full, and nothing was done); how many are ahead}; the same for a
@@ -10,6 +11,10 @@
 -- include: not_after
 -- include: state
 local id, generation, wait, every = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local joining = every == 0
+if joining then
+  every = tonumber(redis.call('HGET', line, 'every') or 50000)
+end
 local known = redis.call('HMGET', record, 'generation', 'since', 'score', 'line')
 
 local function answer()
@@ -37,7 +42,7 @@ if not score then
 end
 local last = redis.call('HMGET', line, 'turn', 'pace')
 local turn = math.max(tonumber(last[1] or 0), now_us + wait)
-redis.call('HSET', line, 'turn', us(turn))
+redis.call('HSET', line, 'turn', us(turn), 'every', us(every))
 if redis.call('ZCARD', waiting) == 0 then
   redis.call('HSET', line, 'pace', us(math.max(tonumber(last[2] or 0), turn)))
 end
@@ -51,7 +56,7 @@ if ARGV[10] ~= '0' then
   redis.call('ZADD', expiring, ARGV[10], id)
 end
 redis.call('ZADD', waiting, score, id)
-redis.call('HSET', lines, ARGV[12], ARGV[13])
+redis.call(joining and 'HSETNX' or 'HSET', lines, ARGV[12], ARGV[13])
 redis.call('ZADD', due, 'LT', us(now_us + math.min(wait, tonumber(ARGV[16]))), ARGV[12])
 keep_all()
 for _, key in ipairs({ line, waiting, tags, record }) do

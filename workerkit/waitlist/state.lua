@@ -4,8 +4,9 @@
 -- due: line -> when to look at it again                   lines: line -> what it waits for, while somebody waits in it
 -- out: id -> when to publish it again                     expiring: id -> when it expires, 0 when it is cancelled
 -- quarantine: id -> why it is not published any more
--- line: `turn` (before it nobody goes), `pace` (when the next one goes at the limit's rate), `lag` of its queue, since
--- when the limit is `unused`, and the score that was served last in each priority (v0..v9)
+-- line: `turn` (before it nobody goes), `pace` (when the next one goes at the limit's rate), us between two turns
+-- (`every`), `lag` of its queue, since when the limit is `unused`, and the score that was served last in each priority
+-- (v0..v9)
 -- waiting: id -> score         flights: id -> when it was published     tags: priority and group -> the score of its next
 -- record: a task's generation and the publication that entered; since when it waits, its score, and in which line
 local tickets, infos, ids, due, lines, out, expiring, quarantine = unpack(KEYS, 1, 8)
