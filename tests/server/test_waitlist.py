@@ -338,6 +338,16 @@ def test_a_line_is_looked_at_again_however_long_its_limit_says(world: World) -> 
     assert world.look().wait == 5.0
 
 
+def test_a_line_is_looked_at_as_soon_as_anybody_in_it_may_go(world: World) -> None:
+    world.park(ticket("late"), wait=3600.0)
+    world.park(ticket("soon"), wait=2.0)
+    assert world.look().wait == 2.0
+    world.park(ticket("later"), wait=3.0)
+    assert world.look().wait == 2.0
+    world.park(ticket("now"), wait=0.0)
+    assert [name for name, _ in world.look().lines] == [LINE.name]
+
+
 def test_what_another_version_wrote_is_read_as_a_line_without_limiter(world: World) -> None:
     world.park(ticket(), wait=0.0)
     world.client.hset(world.waitlist.lines, LINE.name, '{"limiter": "api", "new": 1}')
@@ -564,3 +574,19 @@ def test_who_joins_a_line_does_not_change_what_it_waits_for(world: World) -> Non
     assert joined.wait == pytest.approx(0.7)  # as far apart as those who were refused
     ((_, line),) = world.look().lines
     assert line.bound_by == "5000/h"
+
+
+def test_an_old_message_that_no_worker_knows_leaves_nothing_overdue_for_ever(world: World) -> None:
+    """It says the line that its task waited in then; by now the task waits in another one."""
+    message = published(world, ticket())
+    world.enter(message)
+    world.park(message, line=OTHER, wait=0.0)
+    assert world.quarantine(message, "unknown task t", LINE)
+    world.claim(OTHER, room=1)
+    world.wait(10.0)
+    for id_, line in world.look().overdue:
+        assert world.call(world.waitlist.take(id_, line)) is None
+    assert world.look().overdue == []
+    assert world.reasons() == {message.id: "unknown task t"}
+    assert world.restore(message) == 1
+    assert world.take(message, OTHER) == Taken(message.next(OTHER.name).dump(), False)

@@ -19,6 +19,12 @@ from workerkit.waitlist.waitlist import Claimed, Entered, Look, Parked, Taken, W
 
 S = 1_000_000
 START = 1_700_000_000 * S
+IMMORTAL = """
+local found = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  found[#found + 1] = redis.call('PTTL', key) < 0 and key or nil
+end
+return found"""
 CLOCK = "local now_us = tonumber(ARGV[1])\n"  # where a deadline would be
 LINE = Line("api", "k", "k", (1,), "10/s")
 OTHER = Line("api", "other", "other", (1,), "10/s")
@@ -162,12 +168,7 @@ class World:
 
     def immortal(self) -> list[str]:
         """Keys without a TTL."""
-        return [key for key in self.stored() if self.client.pttl(key) < 0]
-
-    def info(self, ticket: Ticket) -> list[str]:
-        """What state.lua notes of a ticket."""
-        text = self.client.hget(self.waitlist.infos, ticket.id)
-        return text.decode().split(" ") if text else []
+        return sorted(key.decode() for key in self.client.eval(IMMORTAL, 0))
 
     def due_in(self, ticket: Ticket) -> float | None:
         """Seconds until a published ticket is published again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 from functools import cached_property
 
 from workerkit.api.engine import Engine
@@ -132,9 +131,11 @@ class ParkedTasks:
         return sent
 
     def _publish(self, taken: Taken) -> None:
-        with suppress(ValueError):  # no ticket: a pump puts it into quarantine
+        try:
             ticket = Ticket.load(taken.ticket)
-            self._engine.host.publish(ticket.published_as(secrets.token_hex(8), cancelled=taken.cancelled))
+        except ValueError:
+            return  # a pump puts it into quarantine
+        self._engine.host.publish(ticket.published_as(secrets.token_hex(8), cancelled=taken.cancelled))
 
 
 class AioParkedTasks:

@@ -10,7 +10,8 @@
 -- include: state
 local id = ARGV[2]
 local i, ticket = info_of(id), redis.call('HGET', tickets, id)
-if not i or not ticket then
+-- One in quarantine may stand there still, if it was put there by an old message, of another line.
+if not i or not ticket or redis.call('HEXISTS', quarantine, id) == 1 then
   redis.call('ZREM', out, id)
   redis.call('ZREM', expiring, id)
   redis.call('ZREM', waiting, id)
@@ -18,7 +19,7 @@ if not i or not ticket then
 end
 local expires, again = redis.call('ZSCORE', expiring, id), redis.call('ZSCORE', out, id)
 local ended, unentered = expires and tonumber(expires) <= now_us, again and tonumber(again) <= now_us
-if redis.call('HEXISTS', quarantine, id) == 1 or not (ended or unentered or ARGV[4] == '1') then
+if not (ended or unentered or ARGV[4] == '1') then
   return nil
 end
 redis.call('ZREM', waiting, id)
