@@ -7,6 +7,7 @@ every run, has failed.
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if item.get_closest_marker("heavy") and os.environ.get("WORKERKIT_HEAVY") != "1":
             item.add_marker(heavy)
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of is there to the end: no collection of garbage need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def require(kind: str, *, tls: bool = False) -> None:

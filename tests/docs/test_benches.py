@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from workerkit.testing.servers import start_server
+
 ROOT = Path(__file__).parents[2]
 BENCHES = ROOT / "scripts" / "benches"
 sys.path.append(str(BENCHES))  # not in front: the bench `limits` would stand before the library of that name
@@ -57,9 +59,17 @@ def row(**changed):
     return _rows.Row(**{**figures, "min": 0.4, "max": 0.7, "rounds": 3, **changed})
 
 
+@pytest.fixture(scope="module")
+def redis_server(require):
+    """One for all benches, and by TCP: not every peer knows unix sockets."""
+    require("valkey")
+    with start_server("valkey", tcp=True) as server:
+        yield server
+
+
 @pytest.fixture
-def run(private_server):
-    return _rows.Run(private_server(tcp=True), quick=True, rounds=2, slice=0.0005)
+def run(redis_server, redis_url):
+    return _rows.Run(redis_server, quick=True, rounds=2, slice=0.0005)
 
 
 @pytest.mark.parametrize("case", FAST, ids=lambda case: f"{case.name}-{case.peer}")

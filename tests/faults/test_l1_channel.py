@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 
@@ -17,11 +18,16 @@ from workerkit.core.events import BackgroundTrouble
 from workerkit.io.aiolistener import AioListener
 from workerkit.io.listener import Listener
 from workerkit.testing.proxy import FaultProxy
+from workerkit.testing.servers import KINDS
 
 PREFIX = "wk:c:{tests.f-ab12cd34:"
 KEY = f"{PREFIX}0123}}:v"
 INTERVAL, TIMEOUT = 0.3, 0.2
 SLACK = 0.1
+HEAVY = os.environ.get("WORKERKIT_HEAVY") == "1"
+KILLS, FORKS = (10, 20) if HEAVY else (4, 8)
+# What is the network's is the same on every kind of server.
+ONE_KIND = ["valkey", *(pytest.param(kind, marks=pytest.mark.heavy) for kind in KINDS if kind != "valkey")]
 
 
 class LoopThread(AioListener):
@@ -111,7 +117,7 @@ def rig(fresh_server):
 def test_a_killed_connection_empties_at_once(other_server, listen):
     rig, local = Rig(other_server.url), Watched()
     listen(rig, local, 60.0, 60.0)  # found out by the end of the stream, not by a PING
-    for round_ in range(10):
+    for round_ in range(KILLS):
         filled(rig, other_server, local)
         killed = time.monotonic()
         other_server.cli("CLIENT", "KILL", "TYPE", "normal")
@@ -119,11 +125,12 @@ def test_a_killed_connection_empties_at_once(other_server, listen):
         took = local.closed[-1] - killed
         assert took < 1.0
         assert is_coherent_again(rig, other_server, local)
-    print(f"{other_server.kind}: emptied {took * 1000:.1f} ms after CLIENT KILL, {len(local.closed)} of 10 times")
-    assert len(local.closed) == 10
+    print(f"{other_server.kind}: emptied {took * 1000:.1f} ms after CLIENT KILL, {len(local.closed)} of {KILLS} times")
+    assert len(local.closed) == KILLS
     rig.close()
 
 
+@pytest.mark.parametrize("server_kind", ONE_KIND, indirect=True)
 def test_a_black_hole_empties_in_time(other_server, listen):
     rig, local, took = Rig(other_server.url), Watched(), []
     with FaultProxy(other_server.url) as proxy:
@@ -298,13 +305,13 @@ def test_forks_in_the_middle_of_everything(fresh_server, rig):
         return [before, local.find((1,), {}).get()]
 
     try:
-        answers = [Child(child).answer() for _ in range(20)]
+        answers = [Child(child).answer() for _ in range(FORKS)]
     finally:
         over.set()
         for thread in threads:
             thread.join()
-    print(f"20 forks: {answers.count(None)} children hung")
-    assert answers == [[[False, 0], 1]] * 20
+    print(f"{FORKS} forks: {answers.count(None)} children hung")
+    assert answers == [[[False, 0], 1]] * FORKS
     assert is_coherent_again(rig, fresh_server, local)
     listener.stop()
 

@@ -15,7 +15,7 @@ from tests.rig import until
 from workerkit import WorkerKit
 from workerkit.io.listener import INTERVAL, TIMEOUT
 
-ROUNDS = 300 if os.environ.get("WORKERKIT_HEAVY") == "1" else 60
+ROUNDS = 300 if os.environ.get("WORKERKIT_HEAVY") == "1" else 30
 LONGEST = 0.05
 
 

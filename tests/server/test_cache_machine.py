@@ -353,7 +353,7 @@ def test_no_order_of_events_breaks_a_promise(redis_url):
     world = World(redis_url)
     machine = type("Tried", (Machine,), {"world": world})
     steps = settings(
-        max_examples=2000 if HEAVY else 250,
+        max_examples=2000 if HEAVY else 100,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

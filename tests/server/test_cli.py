@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rig import at_once
+
 APP = """
 import os
 from celery import Celery
@@ -54,20 +56,22 @@ def test_stats_of_the_fleet(shop: Path, redis_url: str) -> None:
     assert (empty.returncode, empty.stdout.startswith("nothing counted yet")) == (0, True), empty.stderr
     calls = "from tasks import kit, price; [price('a') for _ in range(1000)]; kit.close()"
     assert run(shop, redis_url, "-c", calls).returncode == 0
-    table = run(shop, redis_url, *stats).stdout.split()
+    told, counted = at_once([lambda: run(shop, redis_url, *stats), lambda: run(shop, redis_url, *stats, "--json")])
+    table = told.stdout.split()
     assert table[:6] == ["function", "calls", "hit", "rate", "misses", "computed"]
     assert table[7:12] == ["tasks.price", "1,000", "99.9%", "1", "1"]
-    (counts,) = json.loads(run(shop, redis_url, *stats, "--json").stdout).values()
+    (counts,) = json.loads(counted.stdout).values()
     assert (counts["hits"], counts["misses"], counts["hit_rate"]) == (999, 1, 0.999)
 
 
 def test_an_app_without_a_kit_and_a_store_that_is_down(shop: Path) -> None:
     stats = ["-m", "celery", "-A", "shop", "workerkit", "stats"]
-    down = run(shop, "redis://localhost:1/0", *stats)
+    (bare := shop / "bare").mkdir()
+    (bare / "shop.py").write_text(APP)
+    (bare / "tasks.py").write_text("")
+    down, without = at_once([lambda place=place: run(place, "redis://localhost:1/0", *stats) for place in (shop, bare)])
     assert down.returncode == 1
     assert "localhost:1/0 (workerkit_redis_url) cannot be reached" in down.stderr
     assert "Traceback" not in down.stderr
-    (shop / "tasks.py").write_text("")
-    without = run(shop, "redis://localhost:1/0", *stats)
     assert without.returncode == 1
     assert "write kit = WorkerKit(app)" in without.stderr

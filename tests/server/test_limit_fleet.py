@@ -6,6 +6,7 @@ Moments are compared by the server's stamps, so that a stalled machine cannot br
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import threading
@@ -34,6 +35,7 @@ from workerkit.core.call import PING
 from workerkit.core.events import LimitDown
 from workerkit.errors import OutcomeUnknown, RateLimited, StoreUnavailable
 
+SECONDS = 2.9 if os.environ.get("WORKERKIT_HEAVY") == "1" else 1.5  # of a whole fleet at work
 ALGORITHMS = ["window", "gcra", "fixed"]
 S = 1_000_000
 
@@ -68,7 +70,7 @@ def hammered(url, processes, seconds, *rates, **options):
 
 
 def test_l1_a_window_is_never_passed(redis_url):
-    stamps = hammered(redis_url, 3, 2.9, "60/300ms", "100/700ms")
+    stamps = hammered(redis_url, 3, SECONDS, "60/300ms", "100/700ms")
     most = [most_in_any(stamps, 300_000), most_in_any(stamps, 700_000)]
     print(f"{len(stamps)} admissions, at most {most}, {used(stamps, 700_000, 100):.1%} of 100/700ms used")
     assert most[0] <= 60
@@ -77,14 +79,14 @@ def test_l1_a_window_is_never_passed(redis_url):
 
 
 def test_l1_gcra_is_never_passed(redis_url):
-    stamps = hammered(redis_url, 3, 2.9, "200/s", algorithm="gcra", burst=20)
+    stamps = hammered(redis_url, 3, SECONDS, "200/s", algorithm="gcra", burst=20)
     burst = largest_burst(stamps, 5_000)
     print(f"{len(stamps)} admissions, a burst of {burst:.4f}")
     assert 10 < burst <= 20
 
 
 def test_l1_fixed_windows_are_never_passed(redis_url):
-    stamps = hammered(redis_url, 3, 2.9, "60/300ms", algorithm="fixed")
+    stamps = hammered(redis_url, 3, SECONDS, "60/300ms", algorithm="fixed")
     most = max(Counter(at // 300_000 for at in stamps).values())
     print(f"{len(stamps)} admissions, at most {most} in a window")
     assert most <= 60
@@ -135,7 +137,7 @@ def take_ahead(queue, number, url, seconds, lease_tokens):
 
 @pytest.mark.parametrize("lease_tokens", [20, "auto"])
 def test_l1_tokens_taken_ahead_are_never_used_beyond_the_limit(redis_url, lease_tokens):
-    taken = in_processes(3, take_ahead, redis_url, 2.4, lease_tokens)
+    taken = in_processes(3, take_ahead, redis_url, SECONDS, lease_tokens)
     spans = sorted(span for each, _ in taken for span in each)
     # A token was used at some moment between its call's beginning and end: what lies in a period wholly counts.
     most = max(sum(start <= began and ended < start + 0.5 for began, ended in spans) for start, _ in spans)
@@ -163,7 +165,7 @@ def call_an_api(queue, number, url, seconds):
 
 
 def test_l1_counted_by_response_no_more_arrive_than_the_limit(redis_url):
-    arrivals = [at for each in in_processes(3, call_an_api, redis_url, 2.4) for at in each]
+    arrivals = [at for each in in_processes(3, call_an_api, redis_url, SECONDS) for at in each]
     most = most_in_any(arrivals, 500_000)
     print(f"{len(arrivals)} arrivals, at most {most} of 40, {used(arrivals, 500_000, 40):.1%} used")
     assert len(arrivals) > 40
@@ -249,7 +251,7 @@ def scripts_run(engine):
 
 def test_l3_a_request_that_arrives_after_its_caller_gave_up_is_not_charged(engine, proxied):
     proxy, _ = proxied
-    behind = make_engine(proxy.url, timeout=2.0)
+    behind = make_engine(proxy.url, timeout=1.0)
     limiter, near = (Limiter(each, "api", "10/h", concurrency=2) for each in (behind, engine))
     with limiter.slot("k"):
         pass

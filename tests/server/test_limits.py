@@ -130,11 +130,11 @@ def test_reset_forgets_charges_and_keeps_holders(engine):
 
 
 def test_a_live_holder_keeps_its_slot_beyond_its_lease(engine):
-    limiter = Limiter(engine, "db", concurrency=1, lease="6s")
+    limiter = Limiter(engine, "db", concurrency=1, lease="3s")
     with limiter.slot() as slot:
         first = float(command(engine, "ZSCORE", leases(limiter), slot.owner))
-        # Renewed every 2 s, so only a stall of 4 s could lose it.
-        until(lambda: float(command(engine, "ZSCORE", leases(limiter), slot.owner)) > first + 6_000_000, 60.0)
+        # Renewed every second, so only a stall of 2 s could lose it.
+        until(lambda: float(command(engine, "ZSCORE", leases(limiter), slot.owner)) > first + 3_000_000, 60.0)
         assert not slot.lost
         assert limiter.peek().bound_by == "concurrency"
     assert limiter.peek().allowed
@@ -162,7 +162,7 @@ def test_only_the_owner_releases_and_renews(engine):
 
 
 def test_a_lease_that_ran_out_is_lost_for_good(engine):
-    limiter = Limiter(engine, "db", concurrency=2, lease="2s")
+    limiter = Limiter(engine, "db", concurrency=2, lease="1s")
     keys, part, run = limiter.keys, limiter.part(""), engine.runner.call
     ask(limiter, "me")
     slot = Slot("me", YES)

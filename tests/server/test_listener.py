@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import statistics
 import threading
 import time
@@ -17,6 +18,7 @@ from workerkit.core.envelope import Envelope
 from workerkit.core.events import BackgroundTrouble
 from workerkit.io.aiolistener import BREATH, AioListener, PerLoop
 from workerkit.io.listener import Channel, Listener, Session
+from workerkit.testing.servers import start_server
 
 PREFIX, TAGS = "wk:c:{tests.f-ab12cd34:", "wk:c:{tag:"
 KEY, LEASE, TAG = f"{PREFIX}0123}}:v", f"{PREFIX}0123}}:l", f"{TAGS}4567}}:t"
@@ -71,6 +73,22 @@ def listen(request):
             return listener
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def running():
+    """`running(kind)`: the module's server of this kind."""
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda kind: stack.enter_context(start_server(kind)))
+
+
+@pytest.fixture
+def other_server(server_kind, running):
+    """A server of every kind in turn, empty and with nobody on it; not to be killed or reconfigured."""
+    server = running(server_kind)
+    server.cli("FLUSHALL")
+    until(lambda: clients(server) == 0)
+    return server
 
 
 @pytest.fixture

@@ -375,7 +375,7 @@ def test_lease_is_renewed_while_computing(kit: WorkerKit, redis_url: str) -> Non
     computing, go = threading.Event(), threading.Event()
 
     def made(kit: WorkerKit) -> Any:
-        @kit.memoize("1m", lease="3s")
+        @kit.memoize("1m", lease="1500ms")
         def slow() -> int:
             calls.append(1)
             computing.set()
@@ -392,8 +392,8 @@ def test_lease_is_renewed_while_computing(kit: WorkerKit, redis_url: str) -> Non
         waiting = pool.submit(second)
         lease, client = first.memo.function.place((), {})[0].lease, kit.client()
         for _ in range(2):
-            client.pexpire(lease, 2500)
-            until(lambda: client.pttl(lease) > 2500)
+            client.pexpire(lease, 1250)
+            until(lambda: client.pttl(lease) > 1250)
         client.close()
         go.set()
         assert leading.result(10) == waiting.result(10) == 1

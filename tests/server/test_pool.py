@@ -74,7 +74,7 @@ def test_what_has_rested_too_long_is_closed_down_to_the_minimum(redis_url):
 
 def test_a_connection_that_is_lost_track_of_is_not_counted_for_ever(redis_url):
     pool = Rig(redis_url, options=PoolOptions(maximum=2)).pool
-    for _ in range(10):
+    for _ in range(4):
         link = pool.take(soon())
         del link
         gc.collect()

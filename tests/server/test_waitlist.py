@@ -508,10 +508,14 @@ def test_a_restored_ticket_has_all_its_publications_again(world: World) -> None:
 
 
 def test_a_cancelled_task_in_quarantine_is_forgotten(world: World) -> None:
-    published(world, ticket())
+    message = published(world, ticket())
     world.quarantine(ticket())
     assert world.cancel("id") == 1
     assert (world.count(), world.reasons()) == (0, {})
+    assert world.cancel("id") == 0
+    for _ in range(2):  # its message lay in a queue all the time
+        assert world.enter(message).entry is Entry.CANCELLED
+    assert world.enter(message.published_as("p2")).entry is Entry.DROP
 
 
 def test_nothing_that_is_not_parked_goes_into_quarantine(world: World) -> None:

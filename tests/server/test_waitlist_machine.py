@@ -160,7 +160,8 @@ class Machine(RuleBasedStateMachine):
             allowed = {Entry.ASK} if there and late else {Entry.ASK, Entry.JOIN} if there else {Entry.GO_ON}
             assert entry in allowed
             return True
-        task.revoked = task.revoked or (task.state != "" and task.cancelled)
+        forgotten = not task.state and generation == task.newest and not task.entered  # cancelled in quarantine
+        task.revoked = task.revoked or forgotten or (task.state != "" and task.cancelled)
         assert entry is (Entry.CANCELLED if task.revoked else Entry.GO_ON)
         assert generation >= max(task.let_in, default=0), "an older generation goes on"
         assert task.let_in.setdefault(generation, publication) == publication, "two publications of one go on"

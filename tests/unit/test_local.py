@@ -423,7 +423,7 @@ def test_immutable(value):
     assert is_immutable(value)
 
 
-@pytest.mark.parametrize("value", UNSAFE, ids=repr)
+@pytest.mark.parametrize("value", UNSAFE, ids=lambda value: repr(value).partition(" at 0x")[0])
 def test_not_immutable(value):
     assert not is_immutable(value)
 

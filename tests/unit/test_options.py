@@ -26,7 +26,7 @@ from workerkit.errors import DefinitionError
         ({"ignore": "x"}, 'write ignore=("x",)'),
         ({"ignore": ("y",)}, "y"),
         ({"tags": "user:{x}"}, "write tags=['user:{x}']"),
-        ({"tags": lambda x: x}, "tags is a list"),
+        ({"tags": len}, "tags is a list"),
         ({"tags": ["user:{y}"]}, "memoize: tags: there is no argument 'y'"),
         ({"tags": ["user:{x!r}"]}, "write a callable"),
         ({"negative": [ValueError]}, "negative={NotFound: '30s'}"),

@@ -60,6 +60,7 @@ def left(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.heavy
 def test_a_whole_run_holds_its_figures_and_leaves_nothing(start, tmp_path):
     out, svg = tmp_path / "out.json", tmp_path / "demo.svg"
     with start("--json", str(out), "--svg", str(svg)) as process:
@@ -75,8 +76,15 @@ def test_a_whole_run_holds_its_figures_and_leaves_nothing(start, tmp_path):
     assert left(tmp_path / "tmp") == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["an embedded Valkey is up", "sent an import"])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("an embedded Valkey is up", signal.SIGTERM),
+        ("sent an import", signal.SIGINT),
+        pytest.param("an embedded Valkey is up", signal.SIGINT, marks=pytest.mark.heavy),
+        pytest.param("sent an import", signal.SIGTERM, marks=pytest.mark.heavy),
+    ],
+)
 def test_ended_by_a_signal_it_cleans_up(start, tmp_path, number, moment):
     with start("--json", str(tmp_path / "out.json")) as process:
         said(process, moment)

@@ -8,8 +8,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from celery.exceptions import TaskRevokedError
 
+from tests.worker.conftest import Broker
+from workerkit.testing.servers import start_server
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def crew(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Iterator[tuple[Any, Broker]]:
+    """The app of the tests of jobs, and the broker with the worker that serves them all."""
+    require("valkey")
+    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+        broker = Broker(server, tmp_path_factory.mktemp("jobs"), patch)
+        app = broker.load("warmed")
+        try:
+            broker.worker("warmed", concurrency=2)
+            yield app, broker
+        finally:
+            app.kit.close()
+            broker.stop()
 
 
 def test_two_beats_warm_each_tick_once_and_callers_never_compute(broker: Any, eventually: Callable[..., None]) -> None:
@@ -32,9 +50,10 @@ def test_two_beats_warm_each_tick_once_and_callers_never_compute(broker: Any, ev
     assert app.rate.memo.stats().misses == 0
 
 
-def test_import_killed_in_the_middle_resumes_and_counts_right(broker: Any) -> None:
-    app = broker.load("warmed")
-    broker.worker("warmed", concurrency=2)
+def test_import_killed_in_the_middle_resumes_and_counts_right(crew: tuple[Any, Broker]) -> None:
+    app, broker = crew
+    for name in ("row", "attempt"):  # what a run of this test left that was stalled
+        (broker.directory / name).unlink(missing_ok=True)
     result = app.import_rows.delay("acct", 700, 350)
     assert result.get(timeout=60) == 700
     rows = [int(text) for _, text in broker.notes("row")]
@@ -48,9 +67,8 @@ def test_import_killed_in_the_middle_resumes_and_counts_right(broker: Any) -> No
     assert view.attempt == 2
 
 
-def test_failure_and_cancel_end_the_record(broker: Any) -> None:
-    app = broker.load("warmed")
-    broker.worker("warmed")
+def test_failure_and_cancel_end_the_record(crew: tuple[Any, Broker]) -> None:
+    app, broker = crew
     failed = app.failing.delay()
     with pytest.raises(LookupError):
         failed.get(timeout=20)
@@ -64,9 +82,8 @@ def test_failure_and_cancel_end_the_record(broker: Any) -> None:
     assert broker.notes("went-on") == []
 
 
-def test_retries_are_attempts_of_one_job(broker: Any) -> None:
-    app = broker.load("warmed")
-    broker.worker("warmed")
+def test_retries_are_attempts_of_one_job(crew: tuple[Any, Broker]) -> None:
+    app, _ = crew
     result = app.retried.delay()
     assert result.get(timeout=40) == 3
     view = app.kit.jobs.get(result.id, app.Import)

@@ -7,8 +7,10 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from struct import error as StructError  # noqa: N812 - a class, whatever its name
 from typing import TYPE_CHECKING, Any
 
+from amqp.exceptions import FrameSyntaxError
 from celery import Celery, bootsteps, signals
 
 from workerkit.celery.checks import check_app
@@ -30,6 +32,7 @@ IDLE = 0.1  # seconds between two looks when nothing is due: a task parked meanw
 DOWN = 0.5  # seconds before a store or broker that cannot be used is tried again
 RESTORE = 300.0  # seconds after which tasks that some worker did not know are looked for again
 UNKNOWN = "unknown task "
+CONTENT: tuple[type[Exception], ...] = (ValueError, StructError, FrameSyntaxError)  # of a message that cannot be sent
 
 
 class Pump:
@@ -77,9 +80,12 @@ class Pump:
 
     def _pump(self, connection: Any) -> None:
         producer = self._app.amqp.Producer(connection)
+        refusals = CONTENT
+        if connection.transport.driver_type == "amqp":  # of Redis, they say how it is, not what the message is
+            refusals += connection.channel_errors
         while not self._stop.is_set():
             while self._unsent:
-                if not self._publish(producer, self._unsent[0], connection.channel_errors):
+                if not self._publish(producer, self._unsent[0], refusals):
                     producer = self._app.amqp.Producer(connection)
                 self._unsent.popleft()
             try:

@@ -11,9 +11,15 @@ from kombu.utils.json import loads
 
 from workerkit.waitlist.ticket import Ticket
 
+_NUMBERS = ("priority", "delivery_mode")
+
 
 def publish(app: Celery, producer: Any, ticket: Ticket, *, countdown: float = 0.0, **options: Any) -> None:
-    """Send `ticket` once, to be executed after `countdown` seconds. Raises what the transport raises."""
+    """Send `ticket` once, to be executed after `countdown` seconds.
+
+    Raises ValueError for one that is no message, and what the transport raises.
+    """
+    _check(ticket)
     headers = loads(json.dumps(ticket.headers))  # see TicketRequest
     if countdown:
         headers = {**headers, "eta": (datetime.now(UTC) + timedelta(seconds=countdown)).isoformat()}
@@ -29,6 +35,16 @@ def publish(app: Celery, producer: Any, ticket: Ticket, *, countdown: float = 0.
         **ticket.properties,
         **options,
     )
+
+
+def _check(ticket: Ticket) -> None:
+    """What a transport would stumble over, each in its own words, if somebody has changed a ticket."""
+    texts = (ticket.task, ticket.exchange, ticket.routing_key, ticket.content_type, ticket.content_encoding)
+    right = all(isinstance(each, str) for each in texts) and all(
+        isinstance(value, int if name in _NUMBERS else (str, int)) for name, value in ticket.properties.items()
+    )
+    if not right:
+        raise ValueError("not a message: a text or number in it is none")
 
 
 def _exchange(app: Celery, name: str) -> list[Any]:

@@ -29,7 +29,9 @@ if generation == 0 then
   return { 2, math.max(0, (seen[1] or 0) - now_us) }
 end
 local i = info_of(id)
-local cancelled = known[3] == '1' or i and i.cancelled == '1'
+-- Without a ticket, though nobody has entered by it: it was cancelled in quarantine.
+local forgotten = not i and generation == newest and known[2] == ''
+local cancelled = forgotten or known[3] == '1' or i and i.cancelled == '1'
 redis.call('HSET', record, 'generation', generation, 'publication', publication, 'cancelled', cancelled and 1 or 0)
 redis.call('PEXPIRE', record, ARGV[5])
 if i then
