@@ -180,6 +180,7 @@ def test_plot(tmp_path):
     assert "peer: 3 done, 1 lost; " in drawn
 
 
+@pytest.mark.heavy
 @pytest.mark.server
 @pytest.mark.worker
 def test_a_quick_run_with_real_workers(require, monkeypatch, tmp_path, capsys):
