@@ -18,7 +18,7 @@ from workerkit.core.flow import Flow
 from workerkit.core.template import Template
 from workerkit.errors import GuardEvicts, RateLimited, StoreError, WaitlistFull
 from workerkit.limits.lease import Slot
-from workerkit.throttle.admission import admit, enter, interval_us, park
+from workerkit.throttle.admission import admit, begin, enter, interval_us, park
 from workerkit.waitlist.line import Line, Place
 from workerkit.waitlist.ticket import Ticket
 from workerkit.waitlist.waitlist import Entered, Entry
@@ -118,7 +118,7 @@ class Gate:
         """The limiter's yes. Raises what ends a denied task's execution, after parking it."""
         line = Line(limiter.name, limiter.part(key), limiter.label(key), self._costs, "")
         try:
-            entered = yield from self._entering(ticket, line.name)
+            entered = yield from self._entering(ticket, line.name, keep=True)
         except Down:
             if ticket.generation or not limiter.stands_in:
                 raise  # let in unseen, one that was parked would be published again
@@ -131,14 +131,17 @@ class Gate:
             line = Line(line.limiter, line.part, line.label, line.costs, slot.decision.bound_by)
             place = self._place(bound, self._every_us(line), line)
             yield from self._parking(ticket, line, place, slot.decision.retry_after)
+        if ticket.generation and not (yield from begin(self.engine.waitlist, ticket)):
+            yield from limiter.leaving(line.part, slot)
+            raise self.engine.host.parked()
         return slot
 
-    def _entering(self, ticket: Ticket, line: str) -> Flow[Entered]:
+    def _entering(self, ticket: Ticket, line: str, *, keep: bool = False) -> Flow[Entered]:
         """Once an execution. Raises what ends a spent duplicate without a trace, or a cancelled task."""
         host = self.engine.host
         if host.entered():
             return Entered(Entry.GO_ON, 0.0)
-        entered = yield from enter(self.engine.waitlist, ticket, line)
+        entered = yield from enter(self.engine.waitlist, ticket, line, keep=keep)
         if entered.entry is Entry.DROP:
             raise host.parked()
         if entered.entry is Entry.CANCELLED:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
+from workerkit.core.call import Call
 from workerkit.core.flow import Flow, Sleep
 from workerkit.core.rates import Rate
 from workerkit.errors import OutcomeUnknown
@@ -11,6 +13,8 @@ from workerkit.limits.lease import Slot
 from workerkit.waitlist.line import Line, Place
 from workerkit.waitlist.ticket import Ticket
 from workerkit.waitlist.waitlist import Entered, Parked, Waitlist
+
+T = TypeVar("T")
 
 MARGIN = 0.0005  # seconds added to a sleep, so that it does not end just before the turn
 DEFAULT_INTERVAL_US = 50_000  # where only concurrency is limited nobody knows when a slot comes free
@@ -23,12 +27,14 @@ def interval_us(charges: Iterable[tuple[Rate, int]], bound_by: str) -> int:
     return max(1, intervals.get(bound_by) or min(intervals.values(), default=DEFAULT_INTERVAL_US))
 
 
-def enter(waitlist: Waitlist, ticket: Ticket, line: str) -> Flow[Entered]:
+def enter(waitlist: Waitlist, ticket: Ticket, line: str, *, keep: bool = False) -> Flow[Entered]:
     """What this delivery may do."""
-    try:
-        return (yield from waitlist.enter(ticket, line))
-    except OutcomeUnknown:
-        return (yield from waitlist.enter(ticket, line))
+    return (yield from _twice(waitlist.enter(ticket, line, keep=keep)))
+
+
+def begin(waitlist: Waitlist, ticket: Ticket) -> Flow[bool]:
+    """Whether this delivery, which was let go on, is still the one that may."""
+    return (yield from _twice(waitlist.begin(ticket)))
 
 
 def admit(ask: Callable[[], Flow[Slot]], *, sleep_under: float) -> Flow[Slot]:
@@ -49,7 +55,11 @@ def admit(ask: Callable[[], Flow[Slot]], *, sleep_under: float) -> Flow[Slot]:
 
 def park(waitlist: Waitlist, ticket: Ticket, line: Line, place: Place, *, wait: float, most: int) -> Flow[Parked]:
     """Park a denied task."""
-    call = waitlist.park(ticket, line, place, wait=wait, most=most)
+    return (yield from _twice(waitlist.park(ticket, line, place, wait=wait, most=most)))
+
+
+def _twice(call: Call[T]) -> Flow[T]:
+    """An idempotent Call, and again when nobody knows whether it was executed."""
     try:
         return (yield from call)
     except OutcomeUnknown:

@@ -1,7 +1,7 @@
 -- Whether this delivery of a throttled task's message may go on, or is a spent duplicate.
 --
 -- KEYS: see state. ARGV: not after; id; the message's generation; its publication; the record's life in ms; the line;
--- after how many us a publication is late.
+-- after how many us a publication is late; 1 to keep the ticket until `begin`, or until it is parked again.
 -- Returns {0 drop | 1 go on | 2 others wait: join them | 3 it was cancelled | 4 others wait: ask, but do not wait here; us
 -- until the line's turn}.
 
@@ -40,6 +40,16 @@ if i then
     local lag = math.max(now_us - i.at, (redis.call('HGET', line, 'lag') or 0) * 0.98)
     redis.call('HSET', line, 'lag', us(lag))
   end
-  forget(id, i)
+  if ARGV[8] == '1' and not cancelled then
+    -- A worker that dies now leaves the message to its broker alone, and not every broker keeps it.
+    i.sent = 0
+    note(id, i)
+    redis.call('HDEL', quarantine, id)
+    redis.call('ZREM', waiting, id)
+    redis.call('ZREM', flights, id)
+    redis.call('ZADD', out, us(now_us + ENTERED), id)
+  else
+    forget(id, i)
+  end
 end
 return { cancelled and 3 or 1, 0 }

@@ -26,7 +26,8 @@ end
 if tonumber(known[1] or -1) >= generation then
   return answer()
 end
-if redis.call('HLEN', tickets) >= tonumber(ARGV[11]) then
+local before = info_of(id) -- it is there still
+if not before and redis.call('HLEN', tickets) >= tonumber(ARGV[11]) then
   return { '-1', 0 }
 end
 local score = known[4] == ARGV[12] and known[3] -- who comes back to a line keeps his place
@@ -50,9 +51,10 @@ local since = known[2] or us(now_us)
 redis.call('HSET', record, 'generation', generation, 'publication', '', 'since', since, 'score', score, 'line', ARGV[12])
 redis.call('HSET', tickets, id, ARGV[4])
 note(id, { line = ARGV[12], generation = generation, since = since, expires = ARGV[10], score = score, every = every,
-  sent = 0, at = 0, cancelled = 0, task = ARGV[14], task_id = ARGV[15] })
+  sent = 0, at = 0, cancelled = before and before.cancelled or 0, task = ARGV[14], task_id = ARGV[15] })
 redis.call('HSET', ids, ARGV[15], id)
-if ARGV[10] ~= '0' then
+redis.call('ZREM', out, id)
+if ARGV[10] ~= '0' and not (before and before.cancelled == '1') then
   redis.call('ZADD', expiring, ARGV[10], id)
 end
 redis.call('ZADD', waiting, score, id)

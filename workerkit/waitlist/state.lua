@@ -36,8 +36,9 @@ local function note(id, i)
 end
 
 -- A ticket that is published stays, to be published again if nobody enters by it; later each time, and later than its
--- queue has been seen to lag.
-local AGAIN, LATEST = 10000000, 3600000000
+-- queue has been seen to lag. One that was entered stays until it was let go on: longer than a message that goes back to
+-- its broker meanwhile takes to return.
+local AGAIN, ENTERED, LATEST = 10000000, 30000000, 3600000000
 local function published(id, i, lag)
   i.sent, i.at = i.sent + 1, now_us
   note(id, i)

@@ -33,6 +33,10 @@ if i.sent >= tonumber(ARGV[3]) then
   keep_all()
   return { '', 0 }
 end
+-- Whoever had entered by another publication, and was not let go on since, may no more.
+if redis.call('EXISTS', record) == 1 then
+  redis.call('HSET', record, 'publication', '')
+end
 published(id, i, tonumber(redis.call('HGET', line, 'lag') or 0))
 keep_all()
 return { ticket, tonumber(i.cancelled) }

@@ -28,7 +28,7 @@ def _scripts(*names: str) -> tuple[Script, ...]:
 
 
 _ENTER, _PARK, _LOOK, _CLAIM, _TAKE = _scripts("enter", "park", "look", "claim", "take")
-_MARK, _DROP, _QUARANTINE, _RESTORE, _MOVE = _scripts("mark", "drop", "quarantine", "restore", "move")
+_MARK, _DROP, _QUARANTINE, _RESTORE, _MOVE, _BEGIN = _scripts("mark", "drop", "quarantine", "restore", "move", "begin")
 
 
 class Entry(IntEnum):
@@ -95,13 +95,14 @@ class Waitlist:
 
     # A task
 
-    def enter(self, ticket: Ticket, line: str) -> Call[Entered]:
-        """What this delivery may do; it takes its ticket off the list. Idempotent by publication.
+    def enter(self, ticket: Ticket, line: str, *, keep: bool = False) -> Call[Entered]:
+        """What this delivery may do; it takes its ticket off the list, or has `begin` do so (`keep`). Idempotent by
+        publication.
 
         `line` is for those who come for the first time; the others know theirs.
         """
         name = ticket.line or line
-        args = (ticket.id, ticket.generation, ticket.publication, RECORD_MS, name, LATE_US)
+        args = (ticket.id, ticket.generation, ticket.publication, RECORD_MS, name, LATE_US, int(keep))
         return self._call("enter", _entered, _ENTER, *args, line=name, of=ticket.id)
 
     def park(self, ticket: Ticket, line: Line, place: Place, *, wait: float, most: int) -> Call[Parked]:
@@ -117,6 +118,12 @@ class Waitlist:
             line.name, line.dump(), quote(ticket.task, safe=""), quote(ticket.task_id, safe=""), RECHECK_US,
             line=line.name, of=ticket.id,
         )  # fmt: skip
+
+    def begin(self, ticket: Ticket) -> Call[bool]:
+        """Take the ticket of a delivery that is let go on off the list; False when another one may go on in its place.
+        Idempotent."""
+        args = (ticket.id, ticket.generation, ticket.publication)
+        return self._call("begin", bool, _BEGIN, *args, line=ticket.line, of=ticket.id)
 
     def drop(self, ticket: Ticket) -> Call[bool]:
         """Forget a ticket whose task was ended without entering."""

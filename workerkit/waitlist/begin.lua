@@ -1,0 +1,17 @@
+-- Forget the ticket of a delivery that the limiter lets go on.
+--
+-- KEYS: see state. ARGV: not after; id; the message's generation; its publication.
+-- Returns 0 when the ticket has been published again since that entered: then only the other one may go on.
+
+-- include: not_after
+-- include: state
+local id, generation, publication = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local known = redis.call('HMGET', record, 'generation', 'publication')
+if known[1] and (tonumber(known[1]) > generation or known[2] ~= publication) then
+  return 0
+end
+local i = info_of(id)
+if i then
+  forget(id, i)
+end
+return 1
