@@ -286,7 +286,7 @@ def test_our_window_is_there_for_as_long_as_it_counts(world):
     for _ in range(19):
         world.wait(S // 2)
         assert not limiter.ask().allowed
-    limiter.wait(S // 2 + 60 * S // 32)  # how much a record may span
+    limiter.wait(S // 2 + 3 * 60 * S // 62)  # how much a record may span
     assert limiter.ask().allowed
 
 

@@ -1,6 +1,6 @@
 """This process's share of a limiter while Redis is down: each rate's amount divided by the processes that live.
 
-The records are those of `window.lua`: up to 32 admissions exact, above that about 33 records that never forget early.
+As in `window.lua` few records remember any number, and never forget early: up to 32 each admission, above that T/32.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 -- The window: never more than N in any T.
 --
--- A rate's window is a header and records `last, count`. Up to N = 32 every admission is a record of its own; above, it
--- joins the newest record while that spans less than T/32, so about 33 records remember any number (and so it does above
--- 32 records: refunds and debts make room for more of them than N). A record leaves T after its `last`, the time of its
--- latest admission: never early. Times are offsets from `base` in quanta of
--- ceil(T/2^31) us, rounded up.
+-- A rate's window is a header and records `last, count`. Up to N = M every admission is a record of its own; above, it
+-- joins the newest record while that counts less than N/M and spans less than 3T/M: so records are the finer the denser
+-- the admissions, and at most M + M/3 remember any number. (Refunds and debts make room for more of them than N: from M
+-- records on the span alone decides.) A record leaves T after its `last`, the time of its latest admission: never early.
+-- Times are offsets from `base` in quanta of ceil(T/2^31) us, rounded up.
+local PLACE = 310 -- bytes of M records
 local HEAD = '<I7I7I4BB' -- base, sum of the counts, first admission in the newest record, bytes of a count, records
 
 local function quantum(period)
@@ -77,8 +78,11 @@ local function charge(w, amount)
   end
   -- After a step back of less than a quantum the newest record may still be ahead; order is kept.
   local offset, record, count = math.max(w.last, math.ceil((now_us - w.base) / w.q)), '<I4I' .. w.width, amount
-  if (w.n >= 32 or w.n > 0 and w.limit > 32) and now_us - w.base - w.first * w.q < w.period / 32 then
-    local _, before = struct.unpack(record, w.records, #w.records - w.size + 1)
+  local places, _, before = math.floor(PLACE / w.size)
+  if w.n > 0 and now_us - w.base - w.first * w.q < 3 * w.period / places then
+    _, before = struct.unpack(record, w.records, #w.records - w.size + 1)
+  end
+  if before and (w.n >= places or before < w.limit / places) then
     count, w.records = count + before, string.sub(w.records, 1, -w.size - 1)
   else
     w.first, w.n = offset, w.n + 1
