@@ -1,6 +1,6 @@
 """A backlog of a thousand tasks at 100/s, worked off by two workers with two children each.
 
-What a busy machine adds to a time is no fault of the waitlist's, and nothing takes from it: of three rounds the best
+What a busy machine adds to a time is no fault of the waitlist's, and nothing takes from it: of five rounds the best
 counts, and all are printed. What must never happen must not in any of them.
 """
 
@@ -14,7 +14,8 @@ import pytest
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore:Task name .* is already registered")]
 
-TASKS, RATE, ROUNDS = 1000, 100, 3
+TASKS, RATE, ROUNDS = 1000, 100, 5
+IDEAL = 1.03  # of the time in which a fleet that knows everything would do it, a margin of 15 ms included
 
 
 def most_in_any_second(starts: list[float]) -> int:
@@ -60,13 +61,10 @@ class Round:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "most", "burst", "ratio"),
-    [("window", 100, 100, 1.08), ("gcra", 110, 10, 1.03)],
+    ("algorithm", "most", "burst"),
+    [("window", 100, 100), ("gcra", 110, 10)],
 )
-def test_a_backlog(
-    broker: Any, monkeypatch: pytest.MonkeyPatch, algorithm: str, most: int, burst: int, ratio: float
-) -> None:
-    """A window's records are of a 32nd of its period, and 20 ms of margin are added to it: it cannot come to 1.03."""
+def test_a_backlog(broker: Any, monkeypatch: pytest.MonkeyPatch, algorithm: str, most: int, burst: int) -> None:
     broker.environment["TEST_ALGORITHM"] = algorithm
     monkeypatch.setenv("TEST_ALGORITHM", algorithm)
     app = broker.load("fleet")
@@ -82,7 +80,7 @@ def test_a_backlog(
         assert most_in_any_second(found.starts) <= most
         assert found.deliveries <= 2.2
         assert app.kit.waitlist.count() == 0
-        if found.ratio(burst) <= ratio and found.delay <= 0.25:
+        if found.ratio(burst) <= IDEAL and found.delay <= 0.25:
             return
-    assert min(each.ratio(burst) for each in rounds) <= ratio
+    assert min(each.ratio(burst) for each in rounds) <= IDEAL
     assert min(each.delay for each in rounds) <= 0.25

@@ -14,7 +14,7 @@ from setup import SOCKET, app, kit
 api = Redis(unix_socket_path=SOCKET, db=3, decode_responses=True)
 SAMPLED = os.environ.get("TEST_ALGORITHM", "window")
 limiter = kit.limiter(
-    "api", "100/s", algorithm="gcra" if SAMPLED == "gcra" else "window", margin="20ms" if SAMPLED == "window" else None
+    "api", "100/s", algorithm="gcra" if SAMPLED == "gcra" else "window", margin="15ms" if SAMPLED == "window" else None
 )
 
 
