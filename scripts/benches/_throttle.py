@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MARGIN = 0.02  # seconds by which one start may lag further behind its admission than another
+MARGIN = 0.015  # seconds by which one start may lag further behind its admission than another
 WORKERS, CHILDREN = 2, 2
 BOOT = 60.0  # seconds that a worker may take to be there
 LOOK = 0.2  # seconds between two looks at the results

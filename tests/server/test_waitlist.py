@@ -554,8 +554,9 @@ def test_a_moved_ticket_stays_there_when_it_is_denied_again(world: World) -> Non
     for n in range(3):
         world.park(ticket(str(n)), wait=0.0)
     world.move(ticket("2"), 7)
-    (message,) = world.claim(room=1)
-    world.enter(message.published_as("p"))
+    (found,) = world.claim(room=1)
+    message = found.published_as("p")
+    world.enter(message)
     world.park(message, wait=0.0)
     assert names(world.claim(room=9)) == ["2", "0", "1"]
 

@@ -1,7 +1,8 @@
 -- Forget the ticket of a delivery that the limiter lets go on.
 --
 -- KEYS: see state. ARGV: not after; id; the message's generation; its publication.
--- Returns 0 when the ticket has been published again since that entered: then only the other one may go on.
+-- Returns 0 when the ticket has been published again since that entered, or was cancelled: then only the next delivery
+-- may go on, or be revoked.
 
 -- include: not_after
 -- include: state
@@ -11,6 +12,9 @@ if known[1] and (tonumber(known[1]) > generation or known[2] ~= publication) the
   return 0
 end
 local i = info_of(id)
+if i and i.cancelled == '1' then
+  return 0
+end
 if i then
   forget(id, i)
 end

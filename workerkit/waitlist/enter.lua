@@ -48,6 +48,7 @@ if i then
     redis.call('ZREM', waiting, id)
     redis.call('ZREM', flights, id)
     redis.call('ZADD', out, us(now_us + ENTERED), id)
+    keep_all()
   else
     forget(id, i)
   end

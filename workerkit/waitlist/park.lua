@@ -4,7 +4,8 @@
 -- KEYS: see state. ARGV: not after; id; the new generation; the ticket; wait in us; us between two turns of such a cost (0:
 -- as those who were refused before; it has not asked itself);
 -- 9 - priority; group; how much this turn counts for its group; when it expires in us (0: never); most tickets;
--- the line; what it waits for; task; task id; us after which a line is looked at again in any case.
+-- the line; what it waits for; task; task id; us after which a line is looked at again in any case; the
+-- publication that is parked.
 -- Returns {us until its turn, about (-1: the list is full, and nothing was done); how many are ahead}; the same for a
 -- repeated park of one generation.
 
@@ -15,7 +16,7 @@ local joining = every == 0
 if joining then
   every = tonumber(redis.call('HGET', line, 'every') or 50000)
 end
-local known = redis.call('HMGET', record, 'generation', 'since', 'score', 'line')
+local known = redis.call('HMGET', record, 'generation', 'since', 'score', 'line', 'publication')
 
 local function answer()
   local ahead = redis.call('ZRANK', waiting, id) or 0
@@ -23,7 +24,8 @@ local function answer()
   return { us(turn + ahead * every - now_us), ahead }
 end
 
-if tonumber(known[1] or -1) >= generation then
+-- Parked already; or published again since this one entered, and another one has entered by that.
+if tonumber(known[1] or -1) >= generation or (known[5] or '') ~= '' and known[5] ~= ARGV[17] then
   return answer()
 end
 local before = info_of(id) -- it is there still
@@ -54,6 +56,7 @@ note(id, { line = ARGV[12], generation = generation, since = since, expires = AR
   sent = 0, at = 0, cancelled = before and before.cancelled or 0, task = ARGV[14], task_id = ARGV[15] })
 redis.call('HSET', ids, ARGV[15], id)
 redis.call('ZREM', out, id)
+redis.call('HDEL', quarantine, id)
 if ARGV[10] ~= '0' and not (before and before.cancelled == '1') then
   redis.call('ZADD', expiring, ARGV[10], id)
 end

@@ -116,6 +116,7 @@ class Waitlist:
             ticket.id, parked.generation, parked.dump(), max(0, int(wait * 1e6)), place.every_us,
             HIGHEST - place.priority, place.group, place.step, ticket.expires_us, most,
             line.name, line.dump(), quote(ticket.task, safe=""), quote(ticket.task_id, safe=""), RECHECK_US,
+            ticket.publication,
             line=line.name, of=ticket.id,
         )  # fmt: skip
 
