@@ -85,9 +85,13 @@ def test_it_may_be_parked_again_on_a_full_list(world: World, entered: Ticket) ->
     assert world.park(ticket("other"), most=1).full
 
 
-def test_a_cancellation_meanwhile_is_not_forgotten(world: World, entered: Ticket) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_a_cancellation_meanwhile_is_not_forgotten(world: World, entered: Ticket, published: bool) -> None:
     assert world.cancel(entered.task_id) == 1
+    if published:  # to be ended; but this one is quicker
+        assert world.take(entered) is not None
     world.park(entered, wait=3600.0)
+    assert world.look().overdue == [(entered.id, LINE.name)]
     taken = world.take(entered)
     assert taken is not None
     assert taken.cancelled

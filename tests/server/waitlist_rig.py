@@ -1,10 +1,11 @@
-"""A waitlist on a real server whose clock the test sets."""
+"""A waitlist on a real server whose clock the test sets, and what a model knows of its tasks and lines."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -53,6 +54,11 @@ def names(tickets: list[Ticket]) -> list[str]:
     return [each.task_id for each in tickets]
 
 
+def decoded(reply: Any) -> dict[str, Any]:
+    pairs = reply.items() if isinstance(reply, dict) else reply
+    return {name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in pairs}
+
+
 @contextmanager
 def world_on(url: str) -> Iterator[World]:
     with redis.Redis.from_url(url) as client:
@@ -96,8 +102,11 @@ class World:
 
     # The Calls
 
-    def enter(self, ticket: Ticket, line: Line = LINE) -> Entered:
-        return self.call(self.waitlist.enter(ticket, line.name))
+    def enter(self, ticket: Ticket, line: Line = LINE, *, keep: bool = False) -> Entered:
+        return self.call(self.waitlist.enter(ticket, line.name, keep=keep))
+
+    def begin(self, ticket: Ticket) -> bool:
+        return self.call(self.waitlist.begin(ticket))
 
     def park(
         self,
@@ -174,3 +183,41 @@ class World:
         """Seconds until a published ticket is published again."""
         at = self.client.zscore(self.waitlist.out, ticket.id)
         return None if at is None else (at - self.now) / S
+
+
+@dataclass
+class Task:
+    """One execution as a model knows it. `newest` and `entered` are its record; `state` says where its ticket is."""
+
+    first: Ticket
+    priority: int
+    group: str
+    weight: float
+    expires: int  # us
+    newest: int = -1
+    entered: str = ""
+    revoked: bool = False  # by its record
+    home: Line | None = None
+    start: float = 0.0  # its place there
+    state: str = ""  # "", "waiting", "out", "quarantine"
+    sent: int = 0
+    again: int = 0  # us
+    overdue: int | None = None  # us; when it is to be published whatever its line says
+    cancelled: bool = False
+    begun: dict[int, str] = field(default_factory=dict)  # generation -> publication
+
+    @property
+    def place(self) -> Place:
+        return Place(self.priority, self.group, self.weight)
+
+
+@dataclass
+class Queue:
+    """One line: what was served last and what each group's next turn starts with, by priority; who was let go when."""
+
+    served: dict[int, float] = field(default_factory=dict)
+    tags: dict[tuple[int, str], float] = field(default_factory=dict)
+    flights: dict[str, int] = field(default_factory=dict)
+    ghosts: set[str] = field(default_factory=set)  # forgotten by who thought that they wait elsewhere
+    paced: list[tuple[int, int]] = field(default_factory=list)  # when how many were let go by the pace alone
+    touched: int = 0  # when somebody was parked or let go

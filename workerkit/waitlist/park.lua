@@ -57,8 +57,9 @@ note(id, { line = ARGV[12], generation = generation, since = since, expires = AR
 redis.call('HSET', ids, ARGV[15], id)
 redis.call('ZREM', out, id)
 redis.call('HDEL', quarantine, id)
-if ARGV[10] ~= '0' and not (before and before.cancelled == '1') then
-  redis.call('ZADD', expiring, ARGV[10], id)
+local cancelled = before and before.cancelled == '1'
+if cancelled or ARGV[10] ~= '0' then
+  redis.call('ZADD', expiring, cancelled and '0' or ARGV[10], id)
 end
 redis.call('ZADD', waiting, score, id)
 redis.call(joining and 'HSETNX' or 'HSET', lines, ARGV[12], ARGV[13])
