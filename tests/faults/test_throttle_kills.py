@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # takes it back: that would be Redis's loss, and could not be told from one of the waitlist's.
 KEPT = ("--appendonly", "yes", "--appendfsync", "always")
 SHARE = float(os.environ.get("WORKERKIT_KILLS") or 1)
-TASKS, QUIET = 1500, 60.0
+TASKS, QUIET = 1300, 60.0
 ORDERS = {
     ("before-park", "child"): 45, ("parked", "child"): 45, ("entered-first", "child"): 25,
     ("entered-back", "child"): 35, ("body", "child"): 25,
@@ -72,7 +72,7 @@ def test_killed_at_every_step(
     director = Director(url, witness.socket, {"broker": node, "guard": guard}, seed)
     orders = [each for each, count in ORDERS.items() for _ in range(max(1, round(count * SHARE)))]
     with Fleet(tmp_path, {**os.environ, "PYTHONPATH": os.pathsep.join([str(APPS), *sys.path])}) as fleet:
-        director.deal(orders, round(TASKS * SHARE), pause=0.4, seconds=60 + 180 * SHARE)
+        director.deal(orders, round(TASKS * SHARE), pause=0.25, seconds=60 + 180 * SHARE)
         quiet = wait_for(lambda: director.settled, QUIET)
         left = director.parked
     log = director.log
