@@ -26,13 +26,22 @@ def most_in_any_second(times: list[float]) -> int:
     return max(sum(1 for other in times if at <= other < at + 1.0) for at in times)
 
 
-@pytest.mark.parametrize("kind", ["together", "alone"])
-def test_a_tenant_s_backlog_holds_up_no_other(any_broker: Any, kind: str, eventually: Callable[..., None]) -> None:
-    """By shares of one limit, and by limits of their own."""
-    app = any_broker.load("crowds")
+def test_a_tenant_s_backlog_holds_up_no_other_under_one_limit(any_broker: Any, eventually: Callable[..., None]) -> None:
+    rivalry("together", any_broker, eventually)
+
+
+def test_a_tenant_s_backlog_holds_up_no_other_with_a_limit_of_its_own(
+    broker: Any, eventually: Callable[..., None]
+) -> None:
+    rivalry("alone", broker, eventually)
+
+
+def rivalry(kind: str, broker: Any, eventually: Callable[..., None]) -> None:
+    """A few tasks without and with another tenant's backlog beside them."""
+    app = broker.load("crowds")
     task, waitlist = getattr(app, kind), app.kit.waitlist
     for _ in range(2):
-        any_broker.worker("crowds", "--without-mingle", "--without-gossip")
+        broker.worker("crowds", "--without-mingle", "--without-gossip")
 
     def send(tenant: str, tasks: int) -> None:
         for n in range(tasks):
@@ -42,12 +51,12 @@ def test_a_tenant_s_backlog_holds_up_no_other(any_broker: Any, kind: str, eventu
         """From sending a few to the start of the last."""
         began = time.time()
         send(tenant, FEW)
-        eventually(lambda: len(any_broker.notes(tenant)) == FEW)
-        return max(at for at, _ in any_broker.notes(tenant)) - began
+        eventually(lambda: len(broker.notes(tenant)) == FEW)
+        return max(at for at, _ in broker.notes(tenant)) - began
 
     unrivalled = seconds("quiet")
     send("large", BACKLOG + MORE)
-    eventually(lambda: any_broker.queued() == 0 and waitlist.count() >= BACKLOG, 60)
+    eventually(lambda: broker.queued() == 0 and waitlist.count() >= BACKLOG, 60)
     rivalled = seconds("small")
     left = waitlist.count()
     print(f"\n{kind}: {FEW} tasks in {unrivalled:.2f} s alone, in {rivalled:.2f} s beside a backlog of {left}")

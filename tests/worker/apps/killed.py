@@ -22,7 +22,7 @@ from workerkit.waitlist.ticket import GENERATION, Ticket
 from workerkit.waitlist.waitlist import Entry
 
 VISIBLE = 6  # seconds until Redis as a broker gives out again what a killed worker had
-PERIOD, LIMIT, ACCOUNTS = 2.0, 12, 3
+PERIOD, LIMIT, ACCOUNTS = 2.0, 10, 3
 
 app.conf.update(
     # The mutex may be held by whoever is killed, and then nothing is restored for as long.
