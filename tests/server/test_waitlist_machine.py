@@ -482,7 +482,7 @@ def test_no_order_of_events_breaks_a_promise(redis_url: str) -> None:
     with world_on(redis_url) as world:
         machine = type("Tried", (Machine,), {"client": world.client})
         steps = settings(
-            max_examples=1500 if HEAVY else 50,
+            max_examples=600 if HEAVY else 50,
             stateful_step_count=60,
             deadline=None,
             report_multiple_bugs=False,  # each takes minutes to shrink
