@@ -216,8 +216,7 @@ class Machine(RuleBasedStateMachine):
         queue.touched = max(self.now, queue.touched)
         task.newest, task.entered, task.home, task.state = next_one, "", line, "waiting"
         task.sent = 0
-        if not task.cancelled:
-            task.overdue = task.expires or None
+        task.overdue = 0 if task.cancelled else task.expires or None
         order = [each.first.id for each in self.waiting(line)]
         assert answer.ahead == order.index(task.first.id) + self.ghosts_before(line, task)
 
