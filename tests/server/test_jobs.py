@@ -71,6 +71,13 @@ def key_of(job_id: str) -> str:
     return f"wk:j:{{job:{job_id}}}:r"
 
 
+def keys_of(server: RunningServer) -> list[str]:
+    """Of all records and what happened to them."""
+    keys = server.cli("KEYS", "wk:j:{job:*}:*")
+    assert isinstance(keys, list)
+    return keys
+
+
 def bytes_of(server: RunningServer, job_id: str = "j") -> object:
     """The record, and when it expires."""
     return server.cli("DUMP", key_of(job_id)), server.cli("PEXPIRETIME", key_of(job_id))
@@ -92,7 +99,7 @@ def test_one_life_on_every_server(other_server: RunningServer) -> None:
     found = jobs.get("j", Import)
     assert found is not None
     assert (found.status, found.data) == ("SUCCESS", Import(rows=-3, ratio=0.1 + 0.2, name="é\x00"))
-    assert (found.progress, found.owner, found.tags, found.task) == ((1, 2, "half"), "me", ("a",), "t")
+    assert (found.progress[:3], found.owner, found.tags, found.task) == ((1, 2, "half"), "me", ("a",), "t")
     assert found.ended is not None
     assert found.created <= found.started <= found.ended
     assert 0 <= found.heartbeat < 60
@@ -163,12 +170,13 @@ def test_an_end_is_final(redis_server: RunningServer, jobs: Jobs, write: str, en
 @pytest.mark.parametrize("write", [write for write in WRITES if write != "each"])
 def test_an_expired_record_is_not_resurrected(redis_server: RunningServer, jobs: Jobs, write: str) -> None:
     job = jobs.begin("j", Import)
-    redis_server.cli("PEXPIRE", key_of("j"), 1)
-    wait_for(lambda: redis_server.cli("EXISTS", key_of("j")) == 0)
+    for key in keys_of(redis_server):
+        redis_server.cli("PEXPIRE", key, 1)
+    wait_for(lambda: keys_of(redis_server) == [])
     with pytest.raises(JobMissing):
         WRITES[write](job)
     assert jobs.cancel("j") is False
-    assert redis_server.cli("DBSIZE") == 0
+    assert keys_of(redis_server) == []
 
 
 def wait_for(true: Callable[[], bool]) -> None:
@@ -226,7 +234,7 @@ def test_the_age_is_the_longest_a_record_lives(redis_server: RunningServer, jobs
 
 def test_a_tiny_ttl_is_never_none(redis_server: RunningServer, jobs: Jobs) -> None:
     jobs.begin("j", Import, ttl="1us", max_age="1us")
-    wait_for(lambda: redis_server.cli("DBSIZE") == 0)
+    wait_for(lambda: keys_of(redis_server) == [])
 
 
 def begin(jobs: Engine, token: str, *, job_id: str = "j", again: bool = False) -> int:
@@ -301,7 +309,7 @@ def test_a_resumed_loop_loses_nothing_and_counts_once(jobs: Jobs, every: int) ->
         assert found is not None
         assert set(handled) == set(range(7))
         assert len(handled) - 7 <= every
-        assert (found.data.rows, found.data.ratio, found.progress) == (7, 3.5, (7, 7, None))
+        assert (found.data.rows, found.data.ratio, found.progress[:3]) == (7, 3.5, (7, 7, None))
 
 
 def test_a_batch_that_is_sent_twice_counts_once(redis_server: RunningServer, engine: Engine) -> None:
@@ -389,9 +397,8 @@ def test_any_text_is_an_id(redis_server: RunningServer, jobs: Jobs, job_id: str)
     assert found is not None
     assert (found.id, found.owner, found.tags, found.status) == (job_id, job_id[:200], (job_id[:200],), "FAILURE")
     assert found.error == ("ValueError", job_id)
-    keys = redis_server.cli("KEYS", "wk:j:{job:*}:r")
-    assert isinstance(keys, list)
-    assert len(keys) == redis_server.cli("DBSIZE") == 4
+    keys = keys_of(redis_server)
+    assert len(keys) == 2 * 4
     assert all(len(key) < 120 for key in keys)
     assert all(redis_server.cli("PTTL", key) != -1 for key in keys)
 
@@ -447,7 +454,7 @@ def test_a_job_from_coroutines(engine: Engine) -> None:
         found = await jobs.get(await work("acct"), Import)
         assert found is not None
         assert (found.status, found.data.rows, found.data.ratio) == ("SUCCESS", 250, 20.0)
-        assert (found.owner, found.progress) == ("acct", (250, 250, None))
+        assert (found.owner, found.progress[:3]) == ("acct", (250, 250, None))
         await engine.aclose()
 
     asyncio.run(main())
@@ -498,7 +505,7 @@ STEPS = st.one_of(
 
 def calls(step: tuple[Any, ...], fences: dict[int, int]) -> Any:
     """The Call of one step by attempt `step[1]`, whose fence is known to this side."""
-    where, (what, *rest) = Place("j", key_of("j")), step
+    where, (what, *rest) = Place("j", key_of("j"), key_of("j")[:-1] + "e"), step
     if what == "begin":
         return policy.begin(where, rest[1] * 22, SHAPE, LIFE, About(), again=rest[2])
     if what == "close":
@@ -530,7 +537,7 @@ def test_the_scripts_do_what_the_model_does(
     sides: list[tuple[Any, dict[int, int]]] = [(runner, {}), (store, {})]
 
     def read(side: Any) -> Any:
-        found = side.call(policy.read(Place("j", key_of("j")), SHAPE, view))
+        found = side.call(policy.read(Place("j", key_of("j"), key_of("j")[:-1] + "e"), SHAPE, view))
         return found and (
             found.status,
             found.data,

@@ -264,7 +264,9 @@ def beginning(
     engine: Engine, where: Place, shape: Shape[S], life: Terms, about: About, *, again: bool
 ) -> Flow[Attempt[S]]:
     """Begin an attempt. A begin whose answer was lost is sent again: its token makes it the same begin."""
-    record = yield from settled(policy.begin(where, new_token(), shape, life, about, again=again))
+    beat = engine.settings.heartbeat if life.heartbeat is None else life.heartbeat
+    told = life._replace(heartbeat=beat)
+    record = yield from settled(policy.begin(where, new_token(), shape, told, about, again=again))
     attempt = Attempt(where, shape, life, record)
     engine.hooks.emit(JobEvent(attempt.task, "began"))
     return attempt

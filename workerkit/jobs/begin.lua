@@ -1,10 +1,11 @@
 -- Begin an attempt of a job under a new fence; the same token again gets the same fence and changes nothing.
--- KEYS[1] the record
+-- KEYS[1] the record   KEYS[2] its events
 -- ARGV[1] not after   ARGV[2] the attempt's token   ARGV[3] ttl in ms   ARGV[4] max_age in ms   ARGV[5] the model's name
 -- ARGV[6] '1': a failed job may be begun again   ARGV[7] RUNNING, or SUCCESS to end it at once for a cached result
 -- ARGV[8] how many pairs follow that say what the job is; the pairs after them are fields, set only where absent
 -- returns {'OK', now, {name, value, ...}} | {'FENCED'} | {'FINISHED', status} | {'MODEL', name}
 -- include: not_after
+-- include: event
 local key = KEYS[1]
 local model, status, ended, tokens, expires =
   unpack(redis.call('HMGET', key, 'model', 'status', 'ended', 'tokens', 'expires'))
@@ -45,7 +46,11 @@ if not at then
   for i = 9, #ARGV, 2 do
     redis.call(i <= about and 'HSET' or 'HSETNX', key, ARGV[i], ARGV[i + 1])
   end
-  local left = math.floor((tonumber(expires) - now_us) / 1000)
-  redis.call('PEXPIRE', key, string.format('%.0f', math.max(1, math.min(tonumber(ARGV[3]), left))))
+  -- Who goes on where another stopped is measured anew.
+  local done = redis.call('HGET', key, 'done')
+  redis.call('HSET', key, 'rated', now, 'rated_done', done or 0)
+  redis.call('HDEL', key, 'rate')
+  event(ending and 'ended' or 'began', { 'status', ARGV[7], 'attempt', redis.call('HGET', key, 'attempt') })
+  live(ARGV[3], expires)
 end
 return {'OK', now_us, redis.call('HGETALL', key)}

@@ -60,10 +60,15 @@ class About(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A record: its job's id and its key."""
+    """A record: its job's id, its key, and that of what happens to it."""
 
     job_id: str
     key: str
+    events: str
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        return self.key, self.events
 
 
 def terms(ttl: Duration, max_age: Duration, keep: Duration | None, heartbeat: Duration | None) -> Terms:
@@ -84,7 +89,8 @@ def place(keys: Keys, job_id: str) -> Place:
     """Where the record of `job_id` is. Raises DefinitionError for an id that will not do."""
     if not isinstance(job_id, str) or not 0 < len(job_id) <= MAX_ID:
         raise DefinitionError(f"a job's id is text of 1 to {MAX_ID} characters, not {job_id!r:.60}")
-    return Place(job_id, keys.key("job", escape(job_id), "r"))
+    safe = escape(job_id)
+    return Place(job_id, keys.key("job", safe, "r"), keys.key("job", safe, "e"))
 
 
 def labels(owner: str | None, tags: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -111,7 +117,7 @@ def begin(
         "guard",
         lambda reply: _begun(where, shape, reply),
         script=_BEGIN,
-        keys=(where.key,),
+        keys=where.keys,
         args=(token, life.ttl_ms, *_beginning(where, shape, life, about, again=again, status="RUNNING")),
     )
 
@@ -133,7 +139,7 @@ def close_cached(where: Place, token: str, shape: Shape[Any], life: Terms, about
         "guard",
         parse,
         script=_BEGIN,
-        keys=(where.key,),
+        keys=where.keys,
         args=(token, life.keep_ms, *_beginning(where, shape, life, about, again=True, status="SUCCESS")),
     )
 
@@ -141,7 +147,8 @@ def close_cached(where: Place, token: str, shape: Shape[Any], life: Terms, about
 def _beginning(
     where: Place, shape: Shape[Any], life: Terms, about: About, *, again: bool, status: Status
 ) -> tuple[Word, ...]:
-    said = {"id": where.job_id, "task": about.task, "owner": about.owner, "root": about.root_id}
+    beat = None if life.heartbeat is None else str(_ms(life.heartbeat))
+    said = {"id": where.job_id, "task": about.task, "owner": about.owner, "root": about.root_id, "beat": beat}
     known = {name: utf8(value) for name, value in said.items() if value is not None}
     if about.tags:
         known["tags"] = json.dumps(about.tags).encode()
@@ -190,7 +197,7 @@ def write(where: Place, fence: int, ttl_ms: int, what: Write) -> Call[bool]:
         "guard",
         lambda reply: _written(where, reply),
         script=_WRITE,
-        keys=(where.key,),
+        keys=where.keys,
         args=(fence, ttl_ms, what.status or "", what.batch, len(what.sets), *_flat(what.sets), *counters),
     )
 
@@ -245,7 +252,7 @@ def read(where: Place, shape: Shape[S], parse: Callable[[str, Shape[S], Record],
 
 def cancel(where: Place) -> Call[bool]:
     """Ask a job to stop; False when there is none, or it has ended."""
-    return Call("job.cancel", "guard", bool, script=_CANCEL, keys=(where.key,))
+    return Call("job.cancel", "guard", bool, script=_CANCEL, keys=where.keys)
 
 
 def settled(call: Call[T]) -> Flow[T]:

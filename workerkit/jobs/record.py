@@ -25,6 +25,8 @@ MAX_STATE = 64 * 1024  # bytes of JSON, all fields together
 MAX_CURSOR = 4 * 1024
 MAX_TEXT = 1000  # characters of a progress message or an error message; the rest is cut off
 MAX_COUNT = 2**53 - 1  # what a double, so a Lua script, holds exactly
+MISSED = 3  # heartbeats without which a running job is stuck
+DEFAULT_BEAT_MS = 5_000
 FIELD = ":"  # stands before the names of the model's fields, so that none can be taken for one of ours
 
 # What users' validators and serializers raise. Not Exception: Celery's SoftTimeLimitExceeded is one, and must pass.
@@ -236,11 +238,20 @@ class Record:
 
 
 class Progress(NamedTuple):
-    """How far a job is; None is "unknown"."""
+    """How far a job is, and how fast: items a second, and seconds to the end. None is "unknown"."""
 
-    done: int | None
-    total: int | None
-    message: str | None
+    done: int | None = None
+    total: int | None = None
+    message: str | None = None
+    rate: float | None = None
+    eta: float | None = None
+
+
+def eta(done: int | None, total: int | None, rate: float | None, quiet: float) -> float | None:
+    """Seconds to the end when `quiet` seconds ago it went on at `rate`; None once it is overdue by too much to tell."""
+    if done is None or total is None or not rate or quiet > 10 + 5 / rate:
+        return None
+    return max(0.0, (total - done) / rate - quiet)
 
 
 class Failure(NamedTuple):
@@ -251,16 +262,16 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class JobView(Generic[S]):
-    """A job as it was at one moment.
+class JobInfo:
+    """A job as it was at one moment, without its data.
 
     `heartbeat` is how many seconds ago the attempt last wrote; `started` (of this attempt), `created` and `ended` are
     seconds since 1970, by the server's clock. `cached`: ended by a memoized result. `cancelling`: asked to stop.
+    `stuck`: it says that it runs, and has not written for three heartbeats.
     """
 
     id: str
     status: Status
-    data: S
     progress: Progress
     attempt: int
     fence: int
@@ -276,30 +287,51 @@ class JobView(Generic[S]):
     error: Failure | None
     cached: bool
     cancelling: bool
+    stuck: bool
+
+
+@dataclass(frozen=True)
+class JobView(JobInfo, Generic[S]):
+    """The same with its data, in the model of its definition."""
+
+    data: S
+
+
+def info(job_id: str, record: Record) -> JobInfo:
+    return JobInfo(**_head(job_id, record))
 
 
 def view(job_id: str, shape: Shape[S], record: Record) -> JobView[S]:
     """Raises CodecError when what is stored does not fit the model."""
+    return JobView(**_head(job_id, record), data=shape.load(record.fields))
+
+
+def _head(job_id: str, record: Record) -> dict[str, Any]:
     get = record.get
-    ended: int | None = get("ended", int)
-    error = get("error", text)
-    return JobView(
-        id=job_id,
-        status=get("status", text),
-        data=shape.load(record.fields),
-        progress=Progress(get("done", int), get("total", int), get("message", text)),
-        attempt=get("attempt", int),
-        fence=get("fence", int),
-        version=get("version", int),
-        heartbeat=record.since("heartbeat") or 0.0,
-        created=get("created", int) / 1e6,
-        started=get("started", int) / 1e6,
-        ended=None if ended is None else ended / 1e6,
-        task=get("task", text) or "",
-        owner=get("owner", text),
-        tags=tuple(get("tags", json.loads) or ()),
-        root_id=get("root", text),
-        error=None if error is None else Failure(error, get("reason", text) or ""),
-        cached=get("cached", bool) or False,
-        cancelling=get("cancel", bool) or False,
-    )
+    error, heartbeat, status = get("error", text), record.since("heartbeat") or 0.0, get("status", text)
+    return {
+        "id": job_id,
+        "status": status,
+        "progress": _progress(record, status),
+        **{name: get(name, int) for name in ("attempt", "fence", "version")},
+        "heartbeat": heartbeat,
+        **{name: _seconds(get(name, int)) for name in ("created", "started", "ended")},
+        "task": get("task", text) or "",
+        "owner": get("owner", text),
+        "tags": tuple(get("tags", json.loads) or ()),
+        "root_id": get("root", text),
+        "error": None if error is None else Failure(error, get("reason", text) or ""),
+        "cached": get("cached", bool) or False,
+        "cancelling": get("cancel", bool) or False,
+        "stuck": status == "RUNNING" and heartbeat * 1000 > MISSED * (get("beat", int) or DEFAULT_BEAT_MS),
+    }
+
+
+def _progress(record: Record, status: Status) -> Progress:
+    done, total, rate = record.get("done", int), record.get("total", int), record.get("rate", float)
+    left = eta(done, total, rate, record.since("rated") or 0.0) if status == "RUNNING" else None
+    return Progress(done, total, record.get("message", text), rate, left)
+
+
+def _seconds(micros: int | None) -> float | None:
+    return None if micros is None else micros / 1e6

@@ -1,10 +1,12 @@
 -- One fenced write. Everything is checked first: a refusal changes nothing.
--- KEYS[1] the record
+-- KEYS[1] the record   KEYS[2] its events
 -- ARGV[1] not after   ARGV[2] the fence   ARGV[3] ttl in ms   ARGV[4] the new status, or ''
 -- ARGV[5] the number of a batch, or 0: a batch that is written already is not written again
 -- ARGV[6] how many pairs name, value to set; after them counters: name, kind (i or f), amount
 -- returns 0 | 1 the job was asked to cancel | 'MISSING' | 'FENCED' | 'FINISHED' | 'COUNTER' .. name
 -- include: not_after
+-- include: event
+-- include: rate
 local key = KEYS[1]
 local fence, ended, status, batch, expires, cancel =
   unpack(redis.call('HMGET', key, 'fence', 'ended', 'status', 'batch', 'expires', 'cancel'))
@@ -20,10 +22,21 @@ end
 local number = tonumber(ARGV[5])
 local now = string.format('%.0f', now_us)
 local sets = {'heartbeat', now}
+local done, told, names, kind = nil, {}, {}, 'changed'
+local function set(name, value)
+  sets[#sets + 1], sets[#sets + 2] = name, value
+  if string.sub(name, 1, 1) == ':' then
+    names[#names + 1] = string.sub(name, 2)
+  elseif name ~= 'cursor' then
+    kind = name == 'status' and kind or 'progress'
+    told[#told + 1], told[#told + 2] = name, value
+  end
+  done = name == 'done' and value or done
+end
 if number == 0 or number > tonumber(batch) then
   local pairs_end = 6 + 2 * ARGV[6]
-  for i = 7, pairs_end do
-    sets[#sets + 1] = ARGV[i]
+  for i = 7, pairs_end, 2 do
+    set(ARGV[i], ARGV[i + 1])
   end
   for i = pairs_end + 1, #ARGV, 3 do
     local old = tonumber(redis.call('HGET', key, ARGV[i]) or '0')
@@ -32,8 +45,7 @@ if number == 0 or number > tonumber(batch) then
     if not sum or not (math.abs(sum) <= (whole and 9007199254740991 or 1.7976931348623157e308)) then
       return 'COUNTER' .. ARGV[i]
     end
-    sets[#sets + 1] = ARGV[i]
-    sets[#sets + 1] = string.format(whole and '%.0f' or '%.17g', sum)
+    set(ARGV[i], string.format(whole and '%.0f' or '%.17g', sum))
   end
   if number > 0 then
     sets[#sets + 1] = 'batch'
@@ -41,20 +53,25 @@ if number == 0 or number > tonumber(batch) then
   end
 end
 if ARGV[4] ~= '' then
-  sets[#sets + 1] = 'status'
-  sets[#sets + 1] = ARGV[4]
+  set('status', ARGV[4])
+  kind = 'again'
   if ARGV[4] == 'SUCCESS' or ARGV[4] == 'FAILURE' or ARGV[4] == 'CANCELLED' then
-    sets[#sets + 1] = 'ended'
-    sets[#sets + 1] = now
+    sets[#sets + 1], sets[#sets + 2], kind = 'ended', now, 'ended'
   end
   if ARGV[4] == 'SUCCESS' then
     redis.call('HDEL', key, 'error', 'reason')
   end
 end
+for _, word in ipairs(done and rate(done) or {}) do
+  sets[#sets + 1] = word
+end
 if #sets > 2 then
   redis.call('HINCRBY', key, 'version', 1)
+  if #names > 0 then
+    told[#told + 1], told[#told + 2] = 'fields', table.concat(names, ',')
+  end
+  event(kind, told)
 end
 redis.call('HSET', key, unpack(sets))
-local left = math.floor((tonumber(expires) - now_us) / 1000)
-redis.call('PEXPIRE', key, string.format('%.0f', math.max(1, math.min(tonumber(ARGV[3]), left))))
+live(ARGV[3], expires)
 return cancel and 1 or 0
