@@ -121,5 +121,10 @@ class JobFinished(JobError):
     """The job has ended; a terminal record is final. Nothing was written."""
 
 
+class JobPoisoned(JobFinished):
+    """Too many attempts of this job were killed one after the other, without getting any further. `status` is
+    "POISONED"."""
+
+
 class JobMissing(JobError):
     """There is no such job record (never begun, or expired)."""

@@ -105,7 +105,7 @@ class Store:
         return [word.encode("utf-8", "surrogatepass") for pair in record.items() for word in pair]
 
     def _begin(self, key: str, words: list[str]) -> Any:
-        token, _, _, model, again, status, about, *pairs = words
+        token, _, _, model, again, status, _, about, *pairs = words
         record = self.records.get(key)
         if record is not None:
             if record["model"] != model:

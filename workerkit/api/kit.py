@@ -265,13 +265,27 @@ class WorkerKit:
         keep: Duration | None = None,
         owner: str | Callable[..., object] | None = None,
         tags: Iterable[str] = (),
+        heartbeat: Duration | None = None,
+        max_crashes: int | None = 5,
     ) -> JobDecorator[S]:
         """Give a function a typed, fenced, resumable record of its run, as its first parameter `job`.
 
         The record of a task is its id's, across retries and redeliveries; it lives `ttl` after its last write,
-        `max_age` at most, and `keep` after its end.
+        `max_age` at most, and `keep` after its end. Every `heartbeat` (`workerkit_heartbeat` by default) it says that
+        it is alive. After `max_crashes` attempts that were killed one after the other, none of which got any further,
+        it ends as POISONED and its task fails with JobPoisoned (None: never).
         """
-        return job(self.engine, model, ttl=ttl, max_age=max_age, keep=keep, owner=owner, tags=tags)
+        return job(
+            self.engine,
+            model,
+            ttl=ttl,
+            max_age=max_age,
+            keep=keep,
+            owner=owner,
+            tags=tags,
+            heartbeat=heartbeat,
+            max_crashes=max_crashes,
+        )
 
     def warmup(
         self,

@@ -127,9 +127,10 @@ def job(
     owner: str | Callable[..., object] | None = None,
     tags: Iterable[str] = (),
     heartbeat: Duration | None = None,
+    max_crashes: int | None = 5,
 ) -> JobDecorator[S]:
     """The decorator behind `kit.job`."""
-    shape, life = Shape(model), policy.terms(ttl, max_age, keep, heartbeat)
+    shape, life = Shape(model), policy.terms(ttl, max_age, keep, heartbeat, max_crashes)
 
     def decorate(fn: Callable[..., Any]) -> Any:
         layers.check(fn, "job")

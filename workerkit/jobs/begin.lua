@@ -2,13 +2,14 @@
 -- KEYS[1] the record   KEYS[2] its events
 -- ARGV[1] not after   ARGV[2] the attempt's token   ARGV[3] ttl in ms   ARGV[4] max_age in ms   ARGV[5] the model's name
 -- ARGV[6] '1': a failed job may be begun again   ARGV[7] RUNNING, or SUCCESS to end it at once for a cached result
--- ARGV[8] how many pairs follow that say what the job is; the pairs after them are fields, set only where absent
+-- ARGV[8] how many attempts may end without a word and without getting any further, before the job is poisoned; 0: any
+-- ARGV[9] how many pairs follow that say what the job is; the pairs after them are fields, set only where absent
 -- returns {'OK', now, {name, value, ...}} | {'FENCED'} | {'FINISHED', status} | {'MODEL', name}
 -- include: not_after
 -- include: event
 local key = KEYS[1]
-local model, status, ended, tokens, expires =
-  unpack(redis.call('HMGET', key, 'model', 'status', 'ended', 'tokens', 'expires'))
+local model, status, ended, tokens, expires, crashes =
+  unpack(redis.call('HMGET', key, 'model', 'status', 'ended', 'tokens', 'expires', 'crashes'))
 local at = nil
 if model then
   if model ~= ARGV[5] then
@@ -26,6 +27,18 @@ if not at then
   local now = string.format('%.0f', now_us)
   local ending = ARGV[7] ~= 'RUNNING'
   if model then
+    if status == 'RUNNING' and not ending then
+      crashes = redis.call('HINCRBY', key, 'crashes', 1)
+      if ARGV[8] ~= '0' and crashes >= tonumber(ARGV[8]) then
+        redis.call('HINCRBY', key, 'fence', 1)
+        redis.call('HINCRBY', key, 'version', 1)
+        redis.call('HSET', key, 'status', 'POISONED', 'ended', now, 'error', 'JobPoisoned',
+          'reason', crashes .. ' attempts ended without a word')
+        event('ended', { 'status', 'POISONED', 'error', 'JobPoisoned' })
+        live(ARGV[3], expires)
+        return { 'FINISHED', 'POISONED' }
+      end
+    end
     redis.call('HINCRBY', key, 'fence', 1)
     redis.call('HDEL', key, 'ended')
   else
@@ -42,8 +55,8 @@ if not at then
     redis.call('HSET', key, 'ended', now, 'cached', 1)
     redis.call('HDEL', key, 'error', 'reason')
   end
-  local about = 8 + 2 * ARGV[8]
-  for i = 9, #ARGV, 2 do
+  local about = 9 + 2 * ARGV[9]
+  for i = 10, #ARGV, 2 do
     redis.call(i <= about and 'HSET' or 'HSETNX', key, ARGV[i], ARGV[i + 1])
   end
   -- Who goes on where another stopped is measured anew.

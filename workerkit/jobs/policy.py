@@ -24,6 +24,7 @@ from workerkit.errors import (
     JobFenced,
     JobFinished,
     JobMissing,
+    JobPoisoned,
     OutcomeUnknown,
     StoreError,
 )
@@ -42,12 +43,14 @@ _CANCEL = Script("workerkit.jobs", "cancel")
 
 
 class Terms(NamedTuple):
-    """How long a record lives: after a write, in all, and after its end; and the seconds between heartbeats."""
+    """How long a record lives: after a write, in all, and after its end; the seconds between heartbeats; and how many
+    attempts it may cost."""
 
     ttl_ms: int
     max_age_ms: int
     keep_ms: int
     heartbeat: float | None  # None: the kit's
+    crashes: int = 0  # attempts that may be killed one after the other; 0: any number
 
 
 class About(NamedTuple):
@@ -71,14 +74,18 @@ class Place(NamedTuple):
         return self.key, self.events
 
 
-def terms(ttl: Duration, max_age: Duration, keep: Duration | None, heartbeat: Duration | None) -> Terms:
-    """Raises DefinitionError for a duration that will not do."""
+def terms(
+    ttl: Duration, max_age: Duration, keep: Duration | None, heartbeat: Duration | None, crashes: int | None = None
+) -> Terms:
+    """Raises DefinitionError for a duration or a number that will not do."""
     life, most = seconds(ttl, what="job: ttl"), seconds(max_age, what="job: max_age")
     if life > most:
         raise DefinitionError(f"job: ttl ({life:g} s) is longer than max_age ({most:g} s); lower it, or raise that")
     kept = life if keep is None else seconds(keep, what="job: keep")
     beat = None if heartbeat is None else seconds(heartbeat, what="job: heartbeat")
-    return Terms(_ms(life), _ms(most), _ms(kept), beat)
+    if crashes is not None and (type(crashes) is not int or crashes < 1):
+        raise DefinitionError(f"job: max_crashes must be an int of 1 or more, or None for any number, not {crashes!r:.40}")
+    return Terms(_ms(life), _ms(most), _ms(kept), beat, crashes or 0)
 
 
 def _ms(duration: float) -> int:
@@ -153,7 +160,7 @@ def _beginning(
     if about.tags:
         known["tags"] = json.dumps(about.tags).encode()
     pairs = [*_flat(known), *_flat(shape.fresh(), FIELD)]
-    return (life.max_age_ms, shape.name, int(again), status, len(known), *pairs)
+    return (life.max_age_ms, shape.name, int(again), status, life.crashes, len(known), *pairs)
 
 
 def _flat(values: Mapping[str, Word], prefix: str = "") -> list[Word]:
@@ -168,6 +175,11 @@ def _begun(where: Place, shape: Shape[Any], reply: Any) -> Record:
         _other_model(where, shape, rest[0].decode())
     if verdict == b"FINISHED":
         status = rest[0].decode()
+        if status == "POISONED":
+            raise JobPoisoned(
+                f"job {where.job_id} was given up: too many of its attempts were killed without getting any further",
+                job_id=where.job_id, status=status,
+            )  # fmt: skip
         raise JobFinished(f"job {where.job_id} has ended ({status})", job_id=where.job_id, status=status)
     raise JobFenced(job_id=where.job_id)
 

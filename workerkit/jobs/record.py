@@ -17,9 +17,9 @@ from workerkit.errors import CodecError, DefinitionError
 
 S = TypeVar("S", bound=BaseModel)
 Number = int | float
-Status = Literal["RUNNING", "RETRY", "SUCCESS", "FAILURE", "CANCELLED"]
+Status = Literal["RUNNING", "RETRY", "SUCCESS", "FAILURE", "CANCELLED", "POISONED"]
 
-TERMINAL = frozenset(("SUCCESS", "FAILURE", "CANCELLED"))
+TERMINAL = frozenset(("SUCCESS", "FAILURE", "CANCELLED", "POISONED"))
 
 MAX_STATE = 64 * 1024  # bytes of JSON, all fields together
 MAX_CURSOR = 4 * 1024

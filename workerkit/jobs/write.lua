@@ -62,6 +62,9 @@ if ARGV[4] ~= '' then
     redis.call('HDEL', key, 'error', 'reason')
   end
 end
+if done then
+  redis.call('HDEL', key, 'crashes') -- it gets further
+end
 for _, word in ipairs(done and rate(done) or {}) do
   sets[#sets + 1] = word
 end
