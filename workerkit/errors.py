@@ -128,3 +128,12 @@ class JobPoisoned(JobFinished):
 
 class JobMissing(JobError):
     """There is no such job record (never begun, or expired)."""
+
+
+class SessionGone(WorkerKitError):
+    """There is no such session: it has expired, was revoked, has another id by now, or never was. Nothing was written.
+
+    `ref` is the reference that its id begins with, "" for what is no id.
+    """
+
+    ref: str

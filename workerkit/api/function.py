@@ -24,7 +24,6 @@ from workerkit.cache.local import L1
 from workerkit.cache.policy import Codec, Policy, Terms
 from workerkit.cache.windows import Windows
 from workerkit.core.binding import Binder
-from workerkit.core.call import Call
 from workerkit.core.codec import Codec as JsonCodec
 from workerkit.core.encoding import digest
 from workerkit.core.events import BackgroundTrouble, CacheTrouble, RefreshFailed
@@ -51,7 +50,7 @@ class Function(Generic[V]):
         self.is_async = inspect.iscoroutinefunction(fn)
         self.wrapper: Callable[..., Any] = fn  # what callers call; set when it is made
         self.returning: Callable[[], Flow[None]] | None = getattr(fn, layers.RETURNING, None)
-        self.closing: Callable[[Arguments, Named], Call[bool] | None] | None = getattr(fn, layers.CLOSING, None)
+        self.closing: Callable[[Arguments, Named], Flow[bool] | None] | None = getattr(fn, layers.CLOSING, None)
         self.tier = None if options.l1 is None else self._tier(options.l1)
         self._binder = Binder(fn, ignore=options.ignore)
         names = self._binder.names
@@ -202,10 +201,10 @@ class Function(Generic[V]):
 
     def closed(self, args: Arguments, kwargs: Named) -> Flow[None]:
         """End the record of a job whose result was cached, so that nobody asks for it for ever."""
-        call = self.closing(args, kwargs) if self.closing is not None and not self._is_nested else None
+        closing = self.closing(args, kwargs) if self.closing is not None and not self._is_nested else None
         try:
-            if call is not None:
-                yield from call
+            if closing is not None:
+                yield from closing
         except StoreError as error:  # the task has its result; the record ends by its TTL
             self.engine.hooks.emit(BackgroundTrouble("job record", str(error)))
 

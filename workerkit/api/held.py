@@ -28,7 +28,7 @@ class Plan(Generic[T]):
         enter: Callable[[], Flow[T]],
         leave: Exit[T],
         *,
-        renew: Callable[[T], Call[Any]] | None = None,
+        renew: Callable[[T], Call[Any] | Flow[Any]] | None = None,
         interval: float = 0.0,
         kept: Callable[[T], bool] = lambda _: True,
     ) -> None:
@@ -52,7 +52,9 @@ class Held(Generic[T]):
         self._value = value = engine.runner.run(plan.enter())
         renew = plan.renew if plan.kept(value) else None
         self._beat = (
-            engine.ticker.every(plan.interval, plan.what, lambda: engine.runner.call(renew(value))) if renew else None
+            engine.ticker.every(plan.interval, plan.what, lambda: engine.runner.run(iter(renew(value))))
+            if renew
+            else None
         )
         return value
 
@@ -74,7 +76,7 @@ class AioHeld(Generic[T]):
         self._value = value = await engine.aio_runner.run(plan.enter())
         renew = plan.renew if plan.kept(value) else None
         self._beat = (
-            engine.aio_ticker.every(plan.interval, plan.what, lambda: engine.aio_runner.call(renew(value)))
+            engine.aio_ticker.every(plan.interval, plan.what, lambda: engine.aio_runner.run(iter(renew(value))))
             if renew
             else None
         )

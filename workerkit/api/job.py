@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -12,10 +13,11 @@ from pydantic import BaseModel
 
 from workerkit.api.engine import Engine
 from workerkit.api.held import Held, Plan
+from workerkit.api.joblist import listed, refreshed
 from workerkit.core.durations import Duration
 from workerkit.core.events import JobEvent
 from workerkit.core.flow import Flow
-from workerkit.errors import DefinitionError, WorkerKitError
+from workerkit.errors import DefinitionError, JobCancelled, JobFinished, WorkerKitError
 from workerkit.jobs import policy
 from workerkit.jobs.attempt import Attempt, Loop
 from workerkit.jobs.policy import About, Place, Terms, settled
@@ -241,7 +243,12 @@ def holding(engine: Engine, life: Terms, enter: Callable[[], Flow[Attempt[S]]]) 
         finally:
             engine.hooks.emit(JobEvent(attempt.task, attempt.outcome or "unclosed"))
 
-    return Plan("job heartbeat", enter, leave, renew=lambda attempt: attempt.beat(), interval=interval)
+    def renew(attempt: Attempt[S]) -> Flow[None]:
+        yield from attempt.beat()
+        if attempt.stop is None or isinstance(attempt.stop, JobCancelled):
+            yield from attempt.list_as("RUNNING")
+
+    return Plan("job heartbeat", enter, leave, renew=renew, interval=interval)
 
 
 def holding_begun(engine: Engine, attempt: Attempt[S]) -> Plan[Attempt[S]]:
@@ -266,9 +273,14 @@ def beginning(
     """Begin an attempt. A begin whose answer was lost is sent again: its token makes it the same begin."""
     beat = engine.settings.heartbeat if life.heartbeat is None else life.heartbeat
     told = life._replace(heartbeat=beat)
-    record = yield from settled(policy.begin(where, new_token(), shape, told, about, again=again))
-    attempt = Attempt(where, shape, life, record)
+    try:
+        record = yield from settled(policy.begin(where, new_token(), shape, told, about, again=again))
+    except JobFinished:  # perhaps by this begin: as poisoned
+        yield from refreshed(engine, where)
+        raise
+    attempt = Attempt(where, shape, life, record, partial(listed, engine))
     engine.hooks.emit(JobEvent(attempt.task, "began"))
+    yield from attempt.list_as("RUNNING")
     return attempt
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -12,13 +12,17 @@ from pydantic import BaseModel
 from workerkit.api.engine import Engine
 from workerkit.api.held import AioHeld
 from workerkit.api.job import Job, beginning, holding_begun
+from workerkit.api.joblist import JobPage, JobTree, asked, listing, tree
+from workerkit.api.watching import Updates
 from workerkit.core.call import Call
 from workerkit.core.durations import Duration
 from workerkit.core.flow import Flow
 from workerkit.jobs import policy
 from workerkit.jobs.attempt import Attempt
+from workerkit.jobs.events import JobUpdate
+from workerkit.jobs.index import Index
 from workerkit.jobs.policy import About, Terms
-from workerkit.jobs.record import JobView, Shape, view
+from workerkit.jobs.record import JobView, Shape, Status, view
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -70,6 +74,63 @@ class Jobs:
         """Ask a job to stop: its next write or `job.check()` raises JobCancelled. False when there is none to stop."""
         return self._engine.runner.call(self.cancelling(job_id))
 
+    def watch(
+        self, job_id: str, *, after: str = "", poll: Duration = "250ms", timeout: Duration | None = None
+    ) -> Iterator[JobUpdate]:
+        """What happens to the job, each event once and in order, until it ends, its record expires or time is up.
+
+        The first update is the job as it is ("now"), unless `after` is the `id` of an update to go on behind. Who lags
+        by more than the last 200 events gets one "now" for what is gone. Redis is asked every `poll` seconds, and no
+        connection is held in between. `timeout`: seconds from this call; 0 answers what has happened by now.
+
+        Raises DefinitionError here for a wrong argument, and in the loop JobMissing when there is no record at first.
+        When Redis is down the loop gets StoreError; the same iterator then goes on where it was, and loses nothing.
+        """
+        return Updates(self._engine, job_id, after=after, poll=poll, timeout=timeout)
+
+    def list(
+        self,
+        *,
+        owner: str | None = None,
+        tag: str | None = None,
+        status: Status | None = None,
+        stuck: bool = False,
+        lost: bool = False,
+        after: str = "",
+        most: int = 100,
+    ) -> JobPage:
+        """A page of at most `most` (1 to 1,000) jobs that have all that is asked for; newest first, to the millisecond.
+
+        Go on with `after=page.next` until that is "". While jobs change, none is left out and none comes twice, but for
+        those that get or lose the very status that is asked for. `stuck`: jobs that run, and were not heard of for
+        three heartbeats, those first that fell silent last. `lost`: jobs that never ended and whose record has
+        expired, in the page's `lost`, for about a day after that was seen. The index is told after the record: for a
+        moment, or after trouble with Redis until a job is heard of again, it may lack a job or its newest status.
+
+        Raises DefinitionError for arguments that will not do, StoreError when Redis is down.
+        """
+        return self._engine.runner.run(self.listing(owner, tag, status, stuck, lost, after, most))
+
+    def tree(self, root_id: str) -> JobTree:
+        """All jobs of one root (the first task of a workflow, whose id is also in `JobInfo.root_id`), added up.
+
+        Empty when there are none. Raises DefinitionError for an id that will not do, StoreError when Redis is down.
+        """
+        return self._engine.runner.run(self.growing(root_id))
+
+    def listing(
+        self, owner: str | None, tag: str | None, status: Status | None, stuck: bool, lost: bool, after: str, most: int
+    ) -> Flow[JobPage]:
+        return listing(self._index, *asked(owner, tag, status, stuck, lost, after, most))
+
+    def growing(self, root_id: str) -> Flow[JobTree]:
+        policy.place(self._engine.keys("j"), root_id)
+        return tree(self._index, root_id)
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self._engine.keys("j"))
+
     def getting(self, job_id: str, model: type[S]) -> Call[JobView[S] | None]:
         return policy.read(policy.place(self._engine.keys("j"), job_id), self._shape(model), view)
 
@@ -119,6 +180,30 @@ class AioJobs:
     async def cancel(self, job_id: str) -> bool:
         """As `Jobs.cancel`."""
         return await self._engine.aio_runner.call(self._jobs.cancelling(job_id))
+
+    def watch(
+        self, job_id: str, *, after: str = "", poll: Duration = "250ms", timeout: Duration | None = None
+    ) -> AsyncIterator[JobUpdate]:
+        """As `Jobs.watch`: `async for update in kit.jobs.aio.watch(...)`. A wait that is cancelled loses nothing."""
+        return Updates(self._engine, job_id, after=after, poll=poll, timeout=timeout)
+
+    async def list(
+        self,
+        *,
+        owner: str | None = None,
+        tag: str | None = None,
+        status: Status | None = None,
+        stuck: bool = False,
+        lost: bool = False,
+        after: str = "",
+        most: int = 100,
+    ) -> JobPage:
+        """As `Jobs.list`."""
+        return await self._engine.aio_runner.run(self._jobs.listing(owner, tag, status, stuck, lost, after, most))
+
+    async def tree(self, root_id: str) -> JobTree:
+        """As `Jobs.tree`."""
+        return await self._engine.aio_runner.run(self._jobs.growing(root_id))
 
 
 class Beginning(Generic[S]):

@@ -18,6 +18,7 @@ from workerkit.api.memoize import Memoize, Memoized, memoize
 from workerkit.api.options import Options, Refresh, Text, Ttl
 from workerkit.api.parked import ParkedTasks
 from workerkit.api.recording import JobDecorator, job
+from workerkit.api.sessions import Sessions
 from workerkit.api.settings import Settings, load
 from workerkit.api.standin import WhenDown
 from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
@@ -100,6 +101,11 @@ class WorkerKit:
     def jobs(self) -> Jobs:
         """Job records, from anywhere."""
         return Jobs(self.engine)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Sessions of a web application."""
+        return Sessions(self.engine)
 
     @cached_property
     def aio(self) -> AioKit:

@@ -14,14 +14,15 @@ from workerkit.api import layers
 from workerkit.api.engine import Engine
 from workerkit.api.held import AioHeld, Held, Plan
 from workerkit.api.job import Job, beginning, holding, new_token
+from workerkit.api.joblist import listed
 from workerkit.core.binding import Binder
-from workerkit.core.call import Call
 from workerkit.core.durations import Duration
 from workerkit.core.flow import Flow
 from workerkit.core.template import Template
 from workerkit.errors import DefinitionError, JobCancelled, JobError, JobFenced
 from workerkit.jobs import policy
 from workerkit.jobs.attempt import Attempt
+from workerkit.jobs.index import entry_of
 from workerkit.jobs.policy import About, Terms
 from workerkit.jobs.record import Shape
 
@@ -68,12 +69,18 @@ class Execution(Generic[S]):
             raise attempt.stop
         return attempt
 
-    def closing(self) -> Call[bool] | None:
-        """The write that ends this task's record for a memoized hit; None outside a task, where nobody asks for it."""
-        recorder = self._recorder
-        if self._running is None:
-            return None
-        return policy.close_cached(self.where, new_token(), recorder.shape, recorder.life, self._about)
+    def closing(self) -> Flow[bool] | None:
+        """End this task's record for a memoized hit; False when it had ended already. None outside a task, where nobody
+        asks for it."""
+        return None if self._running is None else self._close()
+
+    def _close(self) -> Flow[bool]:
+        life = self._recorder.life
+        record = yield from policy.close_cached(self.where, new_token(), self._recorder.shape, life, self._about)
+        if record is None:
+            return False
+        yield from listed(self._engine, entry_of(self.where.job_id, record), life.keep_ms)
+        return True
 
     def stopped(self, error: JobError) -> BaseException:
         """What the framework is told of an attempt that must not go on; any other error is its own answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -15,6 +15,7 @@ from workerkit.core.durations import Duration, seconds
 from workerkit.core.flow import Flow
 from workerkit.errors import CodecError, DefinitionError, JobCancelled, JobError, StoreError
 from workerkit.jobs import policy
+from workerkit.jobs.index import Entry, entry_of
 from workerkit.jobs.policy import Place, Terms, Write, settled
 from workerkit.jobs.record import (
     FIELD,
@@ -31,6 +32,7 @@ from workerkit.jobs.record import (
 )
 
 S = TypeVar("S", bound=BaseModel)
+Listed = Callable[[Entry, int], Flow[None]]  # tells the index how a job stands, and for how many ms its record lives
 
 
 class Batch:
@@ -52,7 +54,9 @@ class Batch:
 class Attempt(Generic[S]):
     """Begun with `record`. Its writes carry its fence; the first that is refused ends it."""
 
-    def __init__(self, where: Place, shape: Shape[S], life: Terms, record: Record) -> None:
+    def __init__(
+        self, where: Place, shape: Shape[S], life: Terms, record: Record, listed: Listed | None = None
+    ) -> None:
         self.where = where
         self.fence: int = record.get("fence", int)
         self.number: int = record.get("attempt", int)
@@ -64,6 +68,8 @@ class Attempt(Generic[S]):
         self.stop: JobError | None = self._cancelled() if record.get("cancel", bool) else None
         self._shape = shape
         self.life = life
+        self._entry = entry_of(where.job_id, record)
+        self._listed = listed
         self._batch = Batch(record.get("batch", int) + 1)
         self._sent: Batch | None = None
         self._loop: Loop[S] | None = None
@@ -115,6 +121,11 @@ class Attempt(Generic[S]):
                 self.stop = refused
 
         return Call("job.heartbeat", call.store, parse, script=call.script, keys=call.keys, args=call.args)
+
+    def list_as(self, status: Status) -> Flow[None]:
+        """Tell the index how the job stands, if there is one."""
+        if self._listed is not None:
+            yield from self._listed(self._entry._replace(status=status, heard_ms=None), self._ttl_ms(status))
 
     def check(self) -> Flow[None]:
         yield from policy.check(self.where, self.fence)
@@ -182,6 +193,7 @@ class Attempt(Generic[S]):
             sets = {"error": type(error).__name__, "reason": utf8(clipped(_said(error)))}
         yield from self._write(Write(sets, status=status))
         self.ended, self.outcome = True, status.lower()
+        yield from self.list_as(status)
 
     def exit(self, error: BaseException | None, status: Status) -> Flow[None]:
         """The end of a block or function that left with `error`; `status` is for an error of the user's own.
@@ -204,13 +216,15 @@ class Attempt(Generic[S]):
         return isinstance(error, JobError) and getattr(error, "job_id", None) == self.where.job_id
 
     def _write(self, what: Write) -> Flow[bool]:
-        ttl_ms = self.life.keep_ms if what.status in TERMINAL else self.life.ttl_ms
-        call = policy.write(self.where, self.fence, ttl_ms, what)
+        call = policy.write(self.where, self.fence, self._ttl_ms(what.status), what)
         try:
             return (yield from settled(call) if what.batch or what.status else call)
         except JobError as refused:
             self.outcome = type(refused).__name__.removeprefix("Job").lower()
             raise
+
+    def _ttl_ms(self, status: Status | None) -> int:
+        return self.life.keep_ms if status in TERMINAL else self.life.ttl_ms
 
     def _kinds(self, amounts: Mapping[str, Number]) -> dict[str, tuple[str, Number]]:
         return {FIELD + name: (self._shape.kind(name), amount) for name, amount in amounts.items()}

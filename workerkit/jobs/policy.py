@@ -84,7 +84,9 @@ def terms(
     kept = life if keep is None else seconds(keep, what="job: keep")
     beat = None if heartbeat is None else seconds(heartbeat, what="job: heartbeat")
     if crashes is not None and (type(crashes) is not int or crashes < 1):
-        raise DefinitionError(f"job: max_crashes must be an int of 1 or more, or None for any number, not {crashes!r:.40}")
+        raise DefinitionError(
+            f"job: max_crashes must be an int of 1 or more, or None for any number, not {crashes!r:.40}"
+        )
     return Terms(_ms(life), _ms(most), _ms(kept), beat, crashes or 0)
 
 
@@ -102,12 +104,15 @@ def place(keys: Keys, job_id: str) -> Place:
 
 def labels(owner: str | None, tags: Iterable[str]) -> tuple[str | None, tuple[str, ...]]:
     """Check an owner and tags. Raises DefinitionError, naming which will not do."""
-    checked = tuple(dict.fromkeys(tags))
-    if len(checked) > MAX_TAGS:
-        raise DefinitionError(f"job: {len(checked)} tags are more than {MAX_TAGS}")
-    for what, label in (("owner", owner), *(("tags", tag) for tag in checked)):
+    if isinstance(tags, str):
+        raise DefinitionError(f"job: tags must be a list of texts: write tags=[{tags!r:.60}]")
+    given = tuple(tags)
+    for what, label in (("owner", owner), *(("tags", tag) for tag in given)):
         if label is not None and not (isinstance(label, str) and 0 < len(label) <= MAX_LABEL):
             raise DefinitionError(f"job: {what} must be text of 1 to {MAX_LABEL} characters, not {label!r:.60}")
+    checked = tuple(dict.fromkeys(given))
+    if len(checked) > MAX_TAGS:
+        raise DefinitionError(f"job: {len(checked)} tags are more than {MAX_TAGS}")
     return owner, checked
 
 
@@ -129,17 +134,14 @@ def begin(
     )
 
 
-def close_cached(where: Place, token: str, shape: Shape[Any], life: Terms, about: About) -> Call[bool]:
-    """End a job with SUCCESS in one write because its result was cached; whether it had not ended already.
+def close_cached(where: Place, token: str, shape: Shape[Any], life: Terms, about: About) -> Call[Record | None]:
+    """End a job with SUCCESS in one write because its result was cached; None when it had ended already.
 
     An attempt that still runs elsewhere is fenced off. Raises DefinitionError when the record is another model's.
     """
 
-    def parse(reply: Any) -> bool:
-        if reply[0] == b"FINISHED":
-            return False
-        _begun(where, shape, reply)
-        return True
+    def parse(reply: Any) -> Record | None:
+        return None if reply[0] == b"FINISHED" else _begun(where, shape, reply)
 
     return Call(
         "job.close_cached",

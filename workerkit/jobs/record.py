@@ -222,6 +222,13 @@ class Record:
             else:
                 self._head[name] = value
 
+    @classmethod
+    def of_head(cls, now_us: int, head: dict[str, bytes]) -> Record:
+        """A record of which only some of our own fields were read."""
+        record = cls(now_us, [])
+        record._head = head
+        return record
+
     def get(self, name: str, read: Callable[[bytes], Any]) -> Any:
         """What `read` makes of one of our fields; None where it is absent."""
         value = self._head.get(name)
