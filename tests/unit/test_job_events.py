@@ -151,7 +151,7 @@ def test_a_watcher_is_told_all_that_happened_in_order_and_how_it_stood(acts: lis
             for update in story.look(watcher):
                 if update.kind == "now":
                     kept = [name for name, _ in story.kept]
-                    assert seen < 0 or story.past[seen].id not in kept
+                    assert seen < 0 or story.past[seen + 1].id not in kept
                     seen, nows = len(story.past) - 1, nows + 1
                     at = kept[-1] if kept else "0-0"
                     assert update == story.state(at, story.now_us, "now")
@@ -203,6 +203,20 @@ def test_a_trimmed_stream_is_gone_on_with_what_it_still_tells() -> None:
     story.trim(2)
     [update] = story.look(story.watcher(after=story.past[-2].id))
     assert update == story.past[-1]
+
+
+def test_what_was_so_before_a_later_attempt_is_known() -> None:
+    story = Story()
+    for what in ("done", "done", "changed", "again", "began", "done"):
+        story.act(what, len(story.past))
+    story.trim(5)
+    updates = story.look(story.watcher(after=story.past[2].id))
+    assert updates == story.past[3:]
+    assert [(update.status, update.attempt) for update in updates] == [
+        ("RUNNING", 1),
+        ("RETRY", 1),
+        *[("RUNNING", 2)] * 2,
+    ]
 
 
 def test_the_rate_is_the_newest_known() -> None:

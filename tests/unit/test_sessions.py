@@ -20,7 +20,7 @@ from workerkit.core.encoding import digest
 from workerkit.core.flow import Batch
 from workerkit.core.keys import Keys
 from workerkit.errors import CodecError, DefinitionError, SessionGone, StoreUnavailable
-from workerkit.jobs.sessions import MAX_DATA, dumped
+from workerkit.jobs.sessions import MAX_DATA, SessionInfo, dumped
 
 Answer = Callable[[Call[Any]], Any]
 NOW = 1_700_000_000_000_000
@@ -166,6 +166,9 @@ def test_nothing_that_is_shown_has_the_id() -> None:
     for told in (repr(session), str(session), f"{session.aio}", repr(sessions)):
         assert session.id[16:] not in told
         assert "4711" not in told
+    info = SessionInfo(session.ref, "ada", 0.0, 0.0, session.data)
+    assert session.ref in repr(info)
+    assert "4711" not in repr(info)
     _, gone = make(lambda call: None)
     with pytest.raises(SessionGone) as caught:
         gone.rotate(session.id)

@@ -33,12 +33,14 @@ def test_nobody_comes(zombie_drill: ZombieDrill) -> None:
 def test_only_the_first_is_held_and_the_end_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER, str(tmp_path))
     for _ in range(2):  # the second drill in the same folder begins anew
+        first, second = (threading.Thread(target=zombie_point, daemon=True) for _ in range(2))
         with ZombieDrill(tmp_path) as drill:
-            first = threading.Thread(target=zombie_point)
             first.start()
-            while not (drill.folder / "pid").exists():
+            while first.is_alive() and not (drill.folder / "pid").exists():
                 first.join(0.01)
-            zombie_point()
+            second.start()
+            second.join(20)
+            assert not second.is_alive()
             assert first.is_alive()
         first.join(20)
         assert not first.is_alive()

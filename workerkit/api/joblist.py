@@ -90,6 +90,12 @@ class Ask(NamedTuple):
             and self.root_id in (None, job.root_id)
         )
 
+    def fits(self, spot: Spot, job: JobInfo | None) -> bool:
+        """Whether the index has the job where it belongs, as far as that can be seen from here."""
+        if job is None:
+            return spot.band == _LOST
+        return self.takes(job) and (self.stuck or NUMBERS[job.status] == spot.band)
+
 
 def asked(
     owner: str | None, tag: str | None, status: Status | None, stuck: bool, lost: bool, after: str, most: int
@@ -141,13 +147,11 @@ def listing(index: Index, ask: Ask, after: tuple[int, bytes] | None, most: int) 
         wrong: list[tuple[Spot, Record | None]] = []
         for spot, record in zip(page.found, records, strict=True):
             job = None if record is None else info(spot.job_id, record)
-            taken = job is not None and ask.takes(job)
-            if job is not None and taken:
-                jobs.append(job)
-            elif job is None and (spot.unfinished or spot.band == _LOST):
+            if job is None and (spot.unfinished or spot.band == _LOST):
                 gone.append(spot)
-            right = taken and (ask.stuck or NUMBERS[job.status] == spot.band) if job else spot.band == _LOST
-            if not right:
+            elif job is not None and ask.takes(job):
+                jobs.append(job)
+            if not ask.fits(spot, job):
                 wrong.append((spot, record))
         if _LOST in ask.bands:
             lost += yield from _lost(index, gone)
@@ -181,6 +185,7 @@ def _find_lost(index: Index) -> Flow[None]:
 
 
 def tree(index: Index, root_id: str) -> Flow[JobTree]:
+    """All jobs of a root, however many pages that takes."""
     ask, after = Ask(root_id=root_id, bands=tuple(NUMBERS.values())), None
     jobs: list[JobInfo] = []
     lost: list[LostJob] = []

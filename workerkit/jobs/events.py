@@ -59,18 +59,36 @@ class Event(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What one reading found. `whole`: nothing was trimmed since the record was made."""
+    """What one reading found: how many events are kept, the first and the last of them, and those asked for."""
 
     now_us: int
-    whole: bool
+    kept: int
     first: Id
     last: Id
     head: State
     events: list[Event]
 
-    def lacks(self, seen: Id) -> bool:
-        """Whether events after `seen` may be gone, or it is an event of another stream."""
-        return seen > self.last or (seen < self.first and not self.whole)
+    @property
+    def version(self) -> int:
+        """How many events there have been: each moves the record's version by one."""
+        return int(self.head[b"version"] or 0)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all events since the record was made are kept."""
+        return self.kept >= self.version
+
+    def anew(self, seen: Id) -> bool:
+        """Whether all that ever happened came after `seen`, which may be of a record that has expired since."""
+        return self.whole and seen < self.first
+
+    def lacks(self, seen: Id, known: Page | None) -> bool:
+        """Whether some of what came after `seen`, the end of the page `known`, is gone."""
+        if self.anew(seen):
+            return False
+        if known is not None:
+            return self.version - known.version != len(self.events)
+        return not (0, 0) < self.first <= seen <= self.last
 
     def before(self) -> State:
         """The state before the first event, if all that are kept were asked for.
@@ -94,7 +112,7 @@ class Watcher:
         self.over = False
         self._where = where
         self._seen = _parsed(after)
-        self._state: State | None = None  # as of `_seen`
+        self._page: Page | None = None  # the last one: it ends at `_seen`
         self._poll = seconds(poll, what="watch: poll")
         lasting = float("inf") if timeout is None else seconds(timeout, what="watch: timeout", zero_ok=True)
         self._due, self._until = 0.0, monotonic() + lasting
@@ -110,7 +128,7 @@ class Watcher:
             page = yield from _reading(self._where, self._from)
             if page is not None:
                 self._take(page)
-            elif self._state is None:
+            elif self._page is None:
                 raise JobMissing(job_id=self._where.job_id)
             self.over = self.over or last or page is None
 
@@ -118,18 +136,18 @@ class Watcher:
     def _from(self) -> str:
         if self._seen is None:
             return ""
-        return "-" if self._state is None else f"({_text(self._seen)}"
+        return "-" if self._page is None else f"({_text(self._seen)}"
 
     def _take(self, page: Page) -> None:
         seen, now = self._seen, _update(page.last, page.now_us, "now", page.head)
-        found = [now] if seen is None or page.lacks(seen) else list(self._since(seen, page))
+        found = [now] if seen is None or page.lacks(seen, self._page) else list(self._since(seen, page))
         self.over = now.status in TERMINAL or any(update.kind == "ended" for update in found)
-        self._seen, self._state = page.last, page.head
+        self._seen, self._page = page.last, page
         self.ready.extend(found)
 
     def _since(self, seen: Id, page: Page) -> Iterator[JobUpdate]:
         """What is told of a page, to the end of the job: it may have been begun again, for others to watch."""
-        state = page.before() if self._state is None or seen < page.first else self._state
+        state = page.before() if self._page is None or page.anew(seen) else self._page.head
         state = state | {name: page.head[name] for name in _RATE}
         for event in page.events:
             state |= event.told
@@ -157,10 +175,10 @@ def _reading(where: Place, start: str) -> Call[Page | None]:
 def _page(reply: Any) -> Page | None:
     if reply is None:
         return None
-    now_us, count, first, last, values, entries = reply
+    now_us, kept, first, last, values, entries = reply
     head = dict(zip(_HEAD, values, strict=True))
     events = [_event(_id(name), dict(zip(words[::2], words[1::2], strict=True))) for name, words in entries]
-    return Page(now_us, count >= int(head[b"version"]), _id(first), _id(last), head, events)
+    return Page(now_us, kept, _id(first), _id(last), head, events)
 
 
 def _event(at: Id, said: dict[bytes, bytes]) -> Event:

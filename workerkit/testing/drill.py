@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +132,7 @@ def _met(job: Job[Any], write: Callable[[Job[Any]], object]) -> str:
 
 def _write_new(path: Path, text: str) -> bool:
     """Make a file that appears with all of its text; False when there is one already."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
     draft.write_text(text)
     try:
         os.link(draft, path)
