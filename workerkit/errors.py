@@ -130,6 +130,10 @@ class JobMissing(JobError):
     """There is no such job record (never begun, or expired)."""
 
 
+class JobConflict(JobError):
+    """Each time it was tried to modify the record, something else had written to it meanwhile. Nothing was written."""
+
+
 class SessionGone(WorkerKitError):
     """There is no such session: it has expired, was revoked, has another id by now, or never was. Nothing was written.
 

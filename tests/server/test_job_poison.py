@@ -64,7 +64,11 @@ def test_given_up_after_so_many(world: World) -> None:
         assert isinstance(told.value, JobFinished)
     found = world.run(policy.read(WHERE, SHAPE, view))
     assert found is not None
-    assert (found.status, found.error, found.attempt) == ("POISONED", ("JobPoisoned", "3 attempts ended without a word"), 3)
+    assert (found.status, found.error, found.attempt) == (
+        "POISONED",
+        ("JobPoisoned", "3 attempts ended without a word"),
+        3,
+    )
     assert found.ended is not None
     with pytest.raises(JobFenced):  # one that was only asleep
         world.flow(last.update({"rows": 1}))

@@ -157,14 +157,12 @@ class Store:
         return [b"OK", self.now, self._flat(record)]
 
     def _write(self, key: str, words: list[str]) -> Any:
-        fence, _, status, batch, count, *rest = words
-        record = self.records.get(key)
-        if record is None:
-            return b"MISSING"
-        if record["fence"] != fence:
-            return b"FENCED"
+        fence, _, status, batch, version, count, *rest = words
+        record = self.records.get(key, {})
+        if refusal := self._refusal(record, fence, version, status):
+            return refusal
         if "ended" in record:
-            return 0 if record["status"] == status else b"FINISHED"
+            return 0
         new = batch == "0" or int(batch) > int(record["batch"])
         changes = self._changes(record, int(count), rest) if new else {}
         if new and batch != "0":
@@ -174,12 +172,22 @@ class Store:
         if status in ENDS:
             changes["ended"] = str(self.now)
         if status == "SUCCESS":
-            record.pop("error", None)
-            record.pop("reason", None)
+            for name in ("error", "reason", "trace"):
+                record.pop(name, None)
         if changes:
             changes["version"] = str(int(record["version"]) + 1)
         record |= {**changes, "heartbeat": str(self.now)}
         return int("cancel" in record)
+
+    @staticmethod
+    def _refusal(record: dict[str, str], fence: str, version: str, status: str) -> bytes:
+        if not record:
+            return b"MISSING"
+        if record["fence"] != fence:
+            return b"FENCED"
+        if "ended" in record:
+            return b"" if record["status"] == status else b"FINISHED"
+        return b"" if version in ("", record["version"]) else b"VERSION"
 
     @staticmethod
     def _changes(record: dict[str, str], count: int, rest: list[str]) -> dict[str, str]:
@@ -507,7 +515,7 @@ class Needs(BaseModel):
 
 
 class Hidden(BaseModel):
-    password: SecretStr = SecretStr("x")
+    passwords: list[SecretStr] = [SecretStr("x")]
 
 
 class Pair(BaseModel):

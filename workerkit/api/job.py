@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -77,6 +77,16 @@ class Job(Generic[S]):
         cannot hold or that makes the state larger than 64 KiB; the record is as it was.
         """
         self._engine.runner.run(self._attempt.update(fields))
+
+    def modify(self, change: Callable[[S], Mapping[str, object]]) -> None:
+        """Set the fields that `change(data)` answers, where `data` is as stored at that very moment.
+
+        When anything else is written meanwhile (another thread, `kit.jobs.cancel`), `change` is called again with what
+        is stored then (compare-and-set on the version), up to 20 times; so it should do nothing but calculate.
+
+        Raises JobConflict when none of them came through, and as `update` does; the record is as it was.
+        """
+        self._engine.runner.run(self._attempt.modify(change))
 
     def add(self, **counters: Number) -> None:
         """Add to int and float fields, atomically. In a loop of `each` it costs no round trip: see there.
@@ -161,6 +171,10 @@ class AioJob(Generic[S]):
     async def update(self, **fields: object) -> None:
         """As `Job.update`."""
         await self._engine.aio_runner.run(self._attempt.update(fields))
+
+    async def modify(self, change: Callable[[S], Mapping[str, object]]) -> None:
+        """As `Job.modify`; `change` is a plain function."""
+        await self._engine.aio_runner.run(self._attempt.modify(change))
 
     async def add(self, **counters: Number) -> None:
         """As `Job.add`."""

@@ -58,16 +58,20 @@ class Jobs:
         task: str = "",
         retry: bool = False,
         heartbeat: Duration | None = None,
+        traceback: bool = False,
     ) -> Job[S]:
         """Begin an attempt of a job outside a task; one that still runs elsewhere is fenced off.
 
         The record lives `ttl` after its last write, `max_age` at most and `keep` (default: `ttl`) after its end.
         `retry` goes on with a job that has failed. As a `with` block it sends a heartbeat every `heartbeat` seconds
-        (`workerkit_heartbeat` by default) and ends with the block.
+        (`workerkit_heartbeat` by default) and ends with the block. `traceback` keeps that of an error, too.
 
         Raises JobFinished when the job has ended, DefinitionError when the record is another model's.
         """
-        life, about = policy.terms(ttl, max_age, keep, heartbeat), About(task, *policy.labels(owner, tags))
+        life, about = (
+            policy.terms(ttl, max_age, keep, heartbeat, traceback=traceback),
+            About(task, *policy.labels(owner, tags)),
+        )
         return Job(self._engine, self._engine.runner.run(self.beginning(job_id, model, life, about, retry)))
 
     def cancel(self, job_id: str) -> bool:
@@ -172,9 +176,13 @@ class AioJobs:
         task: str = "",
         retry: bool = False,
         heartbeat: Duration | None = None,
+        traceback: bool = False,
     ) -> Beginning[S]:
         """As `Jobs.begin`: `job = await kit.jobs.aio.begin(...)`, or `async with kit.jobs.aio.begin(...) as job`."""
-        life, about = policy.terms(ttl, max_age, keep, heartbeat), About(task, *policy.labels(owner, tags))
+        life, about = (
+            policy.terms(ttl, max_age, keep, heartbeat, traceback=traceback),
+            About(task, *policy.labels(owner, tags)),
+        )
         return Beginning(self._engine, self._jobs.beginning(job_id, model, life, about, retry))
 
     async def cancel(self, job_id: str) -> bool:

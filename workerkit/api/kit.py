@@ -273,13 +273,17 @@ class WorkerKit:
         tags: Iterable[str] = (),
         heartbeat: Duration | None = None,
         max_crashes: int | None = 5,
+        traceback: bool = False,
     ) -> JobDecorator[S]:
         """Give a function a typed, fenced, resumable record of its run, as its first parameter `job`.
 
         The record of a task is its id's, across retries and redeliveries; it lives `ttl` after its last write,
         `max_age` at most, and `keep` after its end. Every `heartbeat` (`workerkit_heartbeat` by default) it says that
         it is alive. After `max_crashes` attempts that were killed one after the other, none of which got any further,
-        it ends as POISONED and its task fails with JobPoisoned (None: never).
+        it ends as POISONED and its task fails with JobPoisoned (None: never). Of an error the type and message are
+        kept, with `traceback` that too.
+
+        Fields of pydantic's SecretStr, SecretBytes or Secret[...] are stored as they are, and shown to the task alone.
         """
         return job(
             self.engine,
@@ -291,6 +295,7 @@ class WorkerKit:
             tags=tags,
             heartbeat=heartbeat,
             max_crashes=max_crashes,
+            traceback=traceback,
         )
 
     def warmup(

@@ -135,9 +135,10 @@ def job(
     tags: Iterable[str] = (),
     heartbeat: Duration | None = None,
     max_crashes: int | None = 5,
+    traceback: bool = False,
 ) -> JobDecorator[S]:
     """The decorator behind `kit.job`."""
-    shape, life = Shape(model), policy.terms(ttl, max_age, keep, heartbeat, max_crashes)
+    shape, life = Shape(model), policy.terms(ttl, max_age, keep, heartbeat, max_crashes, traceback=traceback)
 
     def decorate(fn: Callable[..., Any]) -> Any:
         layers.check(fn, "job")

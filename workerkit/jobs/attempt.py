@@ -13,7 +13,15 @@ from pydantic import BaseModel
 from workerkit.core.call import Call, Word
 from workerkit.core.durations import Duration, seconds
 from workerkit.core.flow import Flow
-from workerkit.errors import CodecError, DefinitionError, JobCancelled, JobError, StoreError
+from workerkit.errors import (
+    CodecError,
+    DefinitionError,
+    JobCancelled,
+    JobConflict,
+    JobError,
+    JobMissing,
+    StoreError,
+)
 from workerkit.jobs import policy
 from workerkit.jobs.index import Entry, entry_of
 from workerkit.jobs.policy import Place, Terms, Write, settled
@@ -28,10 +36,13 @@ from workerkit.jobs.record import (
     clipped,
     dump_cursor,
     text,
+    trace,
     utf8,
 )
 
 S = TypeVar("S", bound=BaseModel)
+Change = Callable[[S], Mapping[str, object]]
+TRIES = 20  # of a modification that others interfere with
 Listed = Callable[[Entry, int], Flow[None]]  # tells the index how a job stands, and for how many ms its record lives
 
 
@@ -75,12 +86,32 @@ class Attempt(Generic[S]):
         self._loop: Loop[S] | None = None
         self._lock = threading.Lock()
 
-    def update(self, values: Mapping[str, object]) -> Flow[None]:
-        changed, parts = self._shape.patch(self.data, values)
-        cancelled = yield from self._write(Write({FIELD + name: part for name, part in parts.items()}))
+    def update(self, values: Mapping[str, object], of: S | None = None, version: int | None = None) -> Flow[None]:
+        changed, parts = self._shape.patch(self.data if of is None else of, values)
+        cancelled = yield from self._write(Write(_fields(parts), version=version))
         with self._lock:
             self.data = self.data.model_copy(update={name: getattr(changed, name) for name in values})
         self._heed(cancelled)
+
+    def modify(self, change: Change[S]) -> Flow[None]:
+        """Read, change and write, as often as it takes for nothing else to be written in between."""
+        for _ in range(TRIES):
+            found = yield from policy.read(self.where, self._shape, lambda _, shape, record: record)
+            if found is None:
+                raise JobMissing(job_id=self.where.job_id)
+            state = self._shape.load(found.fields)
+            values = change(state)
+            if not isinstance(values, Mapping):
+                raise DefinitionError(
+                    f"job.modify: change must answer a dict of fields, not {type(values).__qualname__}"
+                )
+            try:
+                return (yield from self.update(values, state, found.get("version", int)))
+            except JobConflict:
+                continue
+        raise JobConflict(
+            f"job {self.where.job_id} was written to meanwhile each of {TRIES} times", job_id=self.where.job_id
+        )
 
     def add(self, amounts: Mapping[str, Number]) -> Flow[None]:
         with self._lock:
@@ -191,6 +222,8 @@ class Attempt(Generic[S]):
         sets: dict[str, Word] = {}
         if error is not None:
             sets = {"error": type(error).__name__, "reason": utf8(clipped(_said(error)))}
+            if self.life.traceback:
+                sets["trace"] = utf8(trace(error))
         yield from self._write(Write(sets, status=status))
         self.ended, self.outcome = True, status.lower()
         yield from self.list_as(status)
@@ -285,6 +318,10 @@ class Loop(Generic[S]):
 def _count(into: dict[str, Number], amounts: Mapping[str, Number]) -> None:
     for name, amount in amounts.items():
         into[name] = into.get(name, 0) + amount
+
+
+def _fields(parts: Mapping[str, bytes]) -> dict[str, Word]:
+    return {FIELD + name: part for name, part in parts.items()}
 
 
 def _not_negative(value: int, what: str) -> int:

@@ -34,6 +34,7 @@ if not at then
         redis.call('HINCRBY', key, 'version', 1)
         redis.call('HSET', key, 'status', 'POISONED', 'ended', now, 'error', 'JobPoisoned',
           'reason', crashes .. ' attempts ended without a word')
+        redis.call('HDEL', key, 'trace')
         event('ended', { 'status', 'POISONED', 'error', 'JobPoisoned' })
         live(ARGV[3], expires)
         return { 'FINISHED', 'POISONED' }
@@ -53,7 +54,7 @@ if not at then
     'heartbeat', now, 'started', now, 'model', ARGV[5])
   if ending then
     redis.call('HSET', key, 'ended', now, 'cached', 1)
-    redis.call('HDEL', key, 'error', 'reason')
+    redis.call('HDEL', key, 'error', 'reason', 'trace')
   end
   local about = 9 + 2 * ARGV[9]
   for i = 10, #ARGV, 2 do

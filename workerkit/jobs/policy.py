@@ -20,6 +20,7 @@ from workerkit.errors import (
     CodecError,
     DefinitionError,
     JobCancelled,
+    JobConflict,
     JobError,
     JobFenced,
     JobFinished,
@@ -43,14 +44,15 @@ _CANCEL = Script("workerkit.jobs", "cancel")
 
 
 class Terms(NamedTuple):
-    """How long a record lives: after a write, in all, and after its end; the seconds between heartbeats; and how many
-    attempts it may cost."""
+    """How long a record lives: after a write, in all, and after its end; the seconds between heartbeats; how many
+    attempts it may cost, and whether it keeps tracebacks."""
 
     ttl_ms: int
     max_age_ms: int
     keep_ms: int
     heartbeat: float | None  # None: the kit's
     crashes: int = 0  # attempts that may be killed one after the other; 0: any number
+    traceback: bool = False
 
 
 class About(NamedTuple):
@@ -75,7 +77,13 @@ class Place(NamedTuple):
 
 
 def terms(
-    ttl: Duration, max_age: Duration, keep: Duration | None, heartbeat: Duration | None, crashes: int | None = None
+    ttl: Duration,
+    max_age: Duration,
+    keep: Duration | None,
+    heartbeat: Duration | None,
+    crashes: int | None = None,
+    *,
+    traceback: bool = False,
 ) -> Terms:
     """Raises DefinitionError for a duration or a number that will not do."""
     life, most = seconds(ttl, what="job: ttl"), seconds(max_age, what="job: max_age")
@@ -87,7 +95,7 @@ def terms(
         raise DefinitionError(
             f"job: max_crashes must be an int of 1 or more, or None for any number, not {crashes!r:.40}"
         )
-    return Terms(_ms(life), _ms(most), _ms(kept), beat, crashes or 0)
+    return Terms(_ms(life), _ms(most), _ms(kept), beat, crashes or 0, traceback)
 
 
 def _ms(duration: float) -> int:
@@ -191,19 +199,22 @@ def _other_model(where: Place, shape: Shape[Any], name: str) -> NoReturn:
 
 
 class Write(NamedTuple):
-    """What one write changes. `counts` are (kind, amount) by field; `batch` numbers a batch of `each`, 0 is none."""
+    """What one write changes. `counts` are (kind, amount) by field; `batch` numbers a batch of `each`, 0 is none;
+    `version` is the one that the record must have."""
 
     sets: Mapping[str, Word] = {}
     counts: Mapping[str, tuple[str, int | float]] = {}
     status: Status | None = None
     batch: int = 0
+    version: int | None = None
 
 
 def write(where: Place, fence: int, ttl_ms: int, what: Write) -> Call[bool]:
     """One atomic write under a fence; whether the job was asked to cancel (the write was done all the same).
 
-    Without anything to change it is a heartbeat. Raises JobFenced, JobFinished, JobMissing, and CodecError, naming the
-    field, for a counter that passes what can be counted exactly; then nothing has changed.
+    Without anything to change it is a heartbeat. Raises JobFenced, JobFinished, JobMissing, JobConflict when the record
+    has another version than is expected, and CodecError, naming the field, for a counter that passes what can be
+    counted exactly; then nothing has changed.
     """
     counters = [word for name, (kind, amount) in what.counts.items() for word in (name, kind, repr(amount))]
     return Call(
@@ -212,7 +223,10 @@ def write(where: Place, fence: int, ttl_ms: int, what: Write) -> Call[bool]:
         lambda reply: _written(where, reply),
         script=_WRITE,
         keys=where.keys,
-        args=(fence, ttl_ms, what.status or "", what.batch, len(what.sets), *_flat(what.sets), *counters),
+        args=(
+            *(fence, ttl_ms, what.status or "", what.batch, "" if what.version is None else what.version),
+            *(len(what.sets), *_flat(what.sets), *counters),
+        ),
     )
 
 
@@ -226,7 +240,12 @@ def _written(where: Place, reply: Any) -> bool:
     raise _refusal(where, said)
 
 
-_REFUSALS: dict[str, type[JobError]] = {"MISSING": JobMissing, "FENCED": JobFenced, "FINISHED": JobFinished}
+_REFUSALS: dict[str, type[JobError]] = {
+    "MISSING": JobMissing,
+    "FENCED": JobFenced,
+    "FINISHED": JobFinished,
+    "VERSION": JobConflict,
+}
 
 
 def _refusal(where: Place, verdict: str) -> JobError:

@@ -6,12 +6,15 @@ One JSON document would lose a newer deploy's fields whenever an older worker wr
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from types import UnionType
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr, ValidationError
+from pydantic_core import to_json
 
 from workerkit.errors import CodecError, DefinitionError
 
@@ -24,6 +27,7 @@ TERMINAL = frozenset(("SUCCESS", "FAILURE", "CANCELLED", "POISONED"))
 MAX_STATE = 64 * 1024  # bytes of JSON, all fields together
 MAX_CURSOR = 4 * 1024
 MAX_TEXT = 1000  # characters of a progress message or an error message; the rest is cut off
+MAX_TRACE = 8000  # characters of a traceback; the beginning is cut off
 MAX_COUNT = 2**53 - 1  # what a double, so a Lua script, holds exactly
 MISSED = 3  # heartbeats without which a running job is stuck
 DEFAULT_BEAT_MS = 5_000
@@ -47,6 +51,11 @@ def text(data: bytes) -> str:
 
 def clipped(said: str) -> str:
     return said if len(said) <= MAX_TEXT else said[: MAX_TEXT - 1] + "…"
+
+
+def trace(error: BaseException) -> str:
+    said = "".join(traceback.format_exception(error))
+    return said if len(said) <= MAX_TRACE else "…" + said[1 - MAX_TRACE :]
 
 
 def dump_cursor(value: object) -> str:
@@ -81,6 +90,7 @@ class Shape(Generic[S]):
         # bool is an int to Python, and 1.5 is none to an int field: only the exact types can be counted.
         kinds = {name: model.model_fields[name].annotation for name in self.fields}
         self._numbers = {name: kind for name, kind in kinds.items() if kind in (int, float)}
+        self._secrets = frozenset(name for name in self.fields if _is_secret(model.model_fields[name].annotation))
         self._constrained = _validates(model) or any(model.model_fields[name].metadata for name in self._numbers)
         self.fresh()
 
@@ -122,14 +132,16 @@ class Shape(Generic[S]):
     def kind(self, name: str) -> str:
         return "i" if self._numbers[name] is int else "f"
 
-    def load(self, fields: Mapping[str, bytes]) -> S:
+    def load(self, fields: Mapping[str, bytes], *, redacted: bool = False) -> S:
         """The model from a record's fields; those it does not know are left alone.
 
-        Raises CodecError, naming the field, when what is stored does not fit the model.
+        `redacted`: secret fields have their defaults. Raises CodecError, naming the field, when what is stored does not
+        fit the model.
         """
-        known = [json.dumps(name).encode() + b":" + data for name, data in fields.items() if name in self.fields]
+        known = self.fields - self._secrets if redacted else self.fields
         try:
-            return self.model.model_validate_json(b"{" + b",".join(known) + b"}", by_alias=False, by_name=True)
+            stored = _object({name: data for name, data in fields.items() if name in known})
+            return self.model.model_validate_json(stored, by_alias=False, by_name=True)
         except ValidationError as error:
             # From None: pydantic's message quotes the input, which may be secret.
             raise CodecError(f"the stored state is no {self.name}: {_problems(error)}") from None
@@ -163,7 +175,7 @@ class Shape(Generic[S]):
         """`names` of `state` as JSON, checked by reading it back: a SecretStr, say, would come back as asterisks."""
         parts = {name: self._part(state, name) for name in names}
         try:
-            whole = self._json(state, self.fields)
+            whole = self._whole(state)
             back = self.model.model_validate_json(whole, by_alias=False, by_name=True)
             lost = next((name for name in parts if getattr(state, name) != getattr(back, name)), None)
         except ValidationError as error:
@@ -183,10 +195,18 @@ class Shape(Generic[S]):
     def _json(self, state: S, names: Iterable[str]) -> bytes:
         return self.model.__pydantic_serializer__.to_json(state, include={*names}, by_alias=False, round_trip=True)
 
+    def _whole(self, state: S) -> bytes:
+        if self._secrets:
+            return _object({name: self._part(state, name) for name in self.fields})
+        return self._json(state, self.fields)
+
     def _part(self, state: S, name: str) -> bytes:
-        """One field's JSON, cut out of `{"name":...}`."""
+        """One field's JSON, cut out of `{"name":...}`. A secret is written as it is, which pydantic would not do."""
         before = f'{{"{name}":'.encode()
         try:
+            if name in self._secrets:
+                value = getattr(state, name)
+                return to_json(value and value.get_secret_value())
             data = self._json(state, (name,))
         except _FAILURES as error:
             raise CodecError(f"{self.name}.{name} cannot be written as JSON ({type(error).__name__})") from None
@@ -195,6 +215,18 @@ class Shape(Generic[S]):
                 f"job: {self.name} has a serializer of its own, which does not write {name}; leave it out"
             )
         return data[len(before) : -1]
+
+
+def _object(parts: Mapping[str, bytes]) -> bytes:
+    return b"{" + b",".join(json.dumps(name).encode() + b":" + data for name, data in parts.items()) + b"}"
+
+
+def _is_secret(annotation: object) -> bool:
+    """Whether a field is one of pydantic's secrets, or one or None."""
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return any(map(_is_secret, get_args(annotation)))
+    kind = get_origin(annotation) or annotation
+    return isinstance(kind, type) and issubclass(kind, (SecretStr, SecretBytes, Secret))
 
 
 def _validates(model: type[BaseModel]) -> bool:
@@ -299,9 +331,13 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class JobView(JobInfo, Generic[S]):
-    """The same with its data, in the model of its definition."""
+    """The same with its data, in the model of its definition, where fields that are secret have their defaults.
+
+    `traceback`: of its error, where the job keeps that.
+    """
 
     data: S
+    traceback: str | None = None
 
 
 def info(job_id: str, record: Record) -> JobInfo:
@@ -310,7 +346,8 @@ def info(job_id: str, record: Record) -> JobInfo:
 
 def view(job_id: str, shape: Shape[S], record: Record) -> JobView[S]:
     """Raises CodecError when what is stored does not fit the model."""
-    return JobView(**_head(job_id, record), data=shape.load(record.fields))
+    data = shape.load(record.fields, redacted=True)
+    return JobView(**_head(job_id, record), data=data, traceback=record.get("trace", text))
 
 
 def _head(job_id: str, record: Record) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 -- KEYS[1] the record   KEYS[2] its events
 -- ARGV[1] not after   ARGV[2] the fence   ARGV[3] ttl in ms   ARGV[4] the new status, or ''
 -- ARGV[5] the number of a batch, or 0: a batch that is written already is not written again
--- ARGV[6] how many pairs name, value to set; after them counters: name, kind (i or f), amount
--- returns 0 | 1 the job was asked to cancel | 'MISSING' | 'FENCED' | 'FINISHED' | 'COUNTER' .. name
+-- ARGV[6] the version that the record must have, or '' for any
+-- ARGV[7] how many pairs name, value to set; after them counters: name, kind (i or f), amount
+-- returns 0 | 1 the job was asked to cancel | 'MISSING' | 'FENCED' | 'FINISHED' | 'VERSION' | 'COUNTER' .. name
 -- include: not_after
 -- include: event
 -- include: rate
 local key = KEYS[1]
-local fence, ended, status, batch, expires, cancel =
-  unpack(redis.call('HMGET', key, 'fence', 'ended', 'status', 'batch', 'expires', 'cancel'))
+local fence, ended, status, batch, expires, cancel, version =
+  unpack(redis.call('HMGET', key, 'fence', 'ended', 'status', 'batch', 'expires', 'cancel', 'version'))
 if not fence then
   return 'MISSING'
 end
@@ -19,6 +20,9 @@ end
 if ended then
   return status == ARGV[4] and 0 or 'FINISHED'
 end
+if ARGV[6] ~= '' and ARGV[6] ~= version then
+  return 'VERSION'
+end
 local number = tonumber(ARGV[5])
 local now = string.format('%.0f', now_us)
 local sets = {'heartbeat', now}
@@ -27,15 +31,15 @@ local function set(name, value)
   sets[#sets + 1], sets[#sets + 2] = name, value
   if string.sub(name, 1, 1) == ':' then
     names[#names + 1] = string.sub(name, 2)
-  elseif name ~= 'cursor' then
+  elseif name ~= 'cursor' and name ~= 'trace' then
     kind = name == 'status' and kind or 'progress'
     told[#told + 1], told[#told + 2] = name, value
   end
   done = name == 'done' and value or done
 end
 if number == 0 or number > tonumber(batch) then
-  local pairs_end = 6 + 2 * ARGV[6]
-  for i = 7, pairs_end, 2 do
+  local pairs_end = 7 + 2 * ARGV[7]
+  for i = 8, pairs_end, 2 do
     set(ARGV[i], ARGV[i + 1])
   end
   for i = pairs_end + 1, #ARGV, 3 do
@@ -59,7 +63,7 @@ if ARGV[4] ~= '' then
     sets[#sets + 1], sets[#sets + 2], kind = 'ended', now, 'ended'
   end
   if ARGV[4] == 'SUCCESS' then
-    redis.call('HDEL', key, 'error', 'reason')
+    redis.call('HDEL', key, 'error', 'reason', 'trace')
   end
 end
 if done then

@@ -108,6 +108,7 @@ def _counters(job: Job[Any]) -> dict[str, int]:
 # Every verb of a Job; those that end it come last: what follows them would be refused for another reason.
 WRITES: dict[str, Callable[[Job[Any]], object]] = {
     "update": lambda job: job.update(**_fields(job)),
+    "modify": lambda job: job.modify(lambda _: _fields(job)),
     "add": lambda job: job.add(**_counters(job)),
     "progress": lambda job: job.progress(0, 1, "from a zombie"),
     "heartbeat": lambda job: job.heartbeat(),
