@@ -161,7 +161,7 @@ class Store:
         record = self.records.get(key, {})
         if refusal := self._refusal(record, fence, version, status):
             return refusal
-        if "ended" in record:
+        if record["status"] == status:
             return 0
         new = batch == "0" or int(batch) > int(record["batch"])
         changes = self._changes(record, int(count), rest) if new else {}

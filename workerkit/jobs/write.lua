@@ -17,8 +17,11 @@ end
 if fence ~= ARGV[2] then
   return 'FENCED'
 end
+if status == ARGV[4] then
+  return 0 -- the same end again
+end
 if ended then
-  return status == ARGV[4] and 0 or 'FINISHED'
+  return 'FINISHED'
 end
 if ARGV[6] ~= '' and ARGV[6] ~= version then
   return 'VERSION'
