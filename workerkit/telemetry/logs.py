@@ -25,6 +25,8 @@ _WARNINGS = (StoreDown, LimitDown, GuardWarning, CacheTrouble, RefreshFailed, Ti
 
 def log(event: Event) -> None:
     """Write one event; troubles are warnings, what every task does is for debugging."""
+    if isinstance(event, _ROUTINE) and not structlog.is_configured():
+        return  # as it comes, structlog prints what is for debugging, too
     logger = structlog.get_logger("workerkit")
     if isinstance(event, _WARNINGS):
         write = logger.warning
