@@ -31,9 +31,13 @@ from kombu.transport import memory
 
 from workerkit import WorkerKit, http
 from workerkit.api.cache import AioCache
+from workerkit.api.job import AioJob
+from workerkit.api.joblist import JobPage, JobTree, LostJob
+from workerkit.api.jobs import AioJobs
 from workerkit.api.limiter import AioLimiter
 from workerkit.api.memo import AioMemo
 from workerkit.api.parked import AioParkedTasks
+from workerkit.api.sessions import AioSessions, Session
 from workerkit.api.settings import Settings
 from workerkit.cache.computation import Computation, Source
 from workerkit.cache.explain import Explanation
@@ -43,6 +47,8 @@ from workerkit.core.clock import ServerClock
 from workerkit.core.durations import humanize, seconds
 from workerkit.http import RateLimitedTransport
 from workerkit.io import server
+from workerkit.jobs.events import JobUpdate, Kind
+from workerkit.jobs.record import JobView, Status
 from workerkit.limits.decision import Decision, Reservation
 from workerkit.limits.lease import Slot
 from workerkit.limits.tally import KeyCount, LimitStats
@@ -53,8 +59,8 @@ ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
-REFERENCE, LIMITS, THROTTLE = (
-    (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("memoize", "limiter", "throttle")
+REFERENCE, LIMITS, THROTTLE, JOBS = (
+    (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("memoize", "limiter", "throttle", "jobs")
 )
 # Blocks that are compiled and not run, and why: {(name of the page, number of the block): reason}.
 NOT_RUN: dict[tuple[str, int], str] = {}
@@ -201,19 +207,22 @@ def shown(pages: Iterable[Path]) -> str:
 
 
 SHOWN = shown(PAGES)
-SHOWN_LIMITS, SHOWN_THROTTLE = (
-    shown(page for page in PAGES if page.stem.startswith(f"{part}-")) for part in ("limit", "throttle")
+SHOWN_LIMITS, SHOWN_THROTTLE, SHOWN_JOBS, SHOWN_SESSIONS = (
+    shown(page for page in PAGES if page.stem.startswith(part)) for part in ("limit-", "throttle-", "job-", "sessions")
 )
 OPTIONS = {name: each.default for name, each in inspect.signature(WorkerKit.memoize).parameters.items()}
 del OPTIONS["self"]
 VERBS = [name for name in vars(AioMemo) if not name.startswith("_")]
 CACHE_VERBS = [name for name in vars(AioCache) if not name.startswith("_")]
-LIMIT_OPTIONS, TRANSPORT_OPTIONS, THROTTLE_OPTIONS = (
+LIMIT_OPTIONS, TRANSPORT_OPTIONS, THROTTLE_OPTIONS, JOB_OPTIONS = (
     {name: each.default for name, each in inspect.signature(made).parameters.items() if each.kind is each.KEYWORD_ONLY}
-    for made in (WorkerKit.limiter, RateLimitedTransport, WorkerKit.throttle)
+    for made in (WorkerKit.limiter, RateLimitedTransport, WorkerKit.throttle, WorkerKit.job)
 )
 LIMIT_VERBS = [name for name in vars(AioLimiter) if not name.startswith("_")]
 WAITLIST_VERBS = [name for name in vars(AioParkedTasks) if not name.startswith("_")]
+JOB_VERBS, JOBS_VERBS, SESSION_VERBS = (
+    [name for name in vars(made) if not name.startswith("_")] for made in (AioJob, AioJobs, AioSessions)
+)
 WAITLIST_SETTINGS = [name for name in Settings.model_fields if name.startswith("waitlist_")]
 OWN = {
     "charged",
@@ -286,8 +295,9 @@ def defaults(heading: str, reference: str) -> dict[str, str]:
         ("Options", LIMIT_OPTIONS, LIMITS),
         ("Transports", TRANSPORT_OPTIONS, LIMITS),
         ("Options", THROTTLE_OPTIONS, THROTTLE),
+        ("Options", JOB_OPTIONS, JOBS),
     ],
-    ids=["limiter", "transport", "throttle"],
+    ids=["limiter", "transport", "throttle", "job"],
 )
 def test_options_and_their_defaults(heading: str, options: dict[str, Any], reference: str) -> None:
     assert defaults(heading, reference) == {name: written(default) for name, default in options.items()}
@@ -306,7 +316,7 @@ def test_everything_of_a_limiter_has_its_row() -> None:
     assert set(table("KeyCount", LIMITS)) == {*KeyCount._fields, "asked"}
 
 
-@pytest.mark.parametrize(("prefix", "reference"), [("limits.", LIMITS), ("throttle.", THROTTLE)])
+@pytest.mark.parametrize(("prefix", "reference"), [("limits.", LIMITS), ("throttle.", THROTTLE), ("job", JOBS)])
 def test_every_event_has_its_row_and_fields(prefix: str, reference: str) -> None:
     there = {each.name: each for each in events.Event.__subclasses__() if each.name.startswith(prefix)}
     rows = table("Events", reference)
@@ -324,6 +334,44 @@ def test_everything_of_the_waitlist_has_its_row() -> None:
         f"workerkit_{name}": written(Settings.model_fields[name].default)
         for name in ("sleep_under", *WAITLIST_SETTINGS)
     }
+
+
+def test_everything_of_jobs_has_its_row() -> None:
+    assert set(table("Job", JOBS)) == {*JOB_VERBS}
+    assert set(table("kit.jobs", JOBS)) == {*JOBS_VERBS, "aio"}
+    assert set(table("States", JOBS)) == set(get_args(Status))
+    for record in (JobView, LostJob, JobTree):
+        assert set(table(record.__name__, JOBS)) == {field.name for field in fields(record)}
+    assert set(table("JobPage", JOBS)) == set(JobPage._fields)
+    assert set(table("JobUpdate", JOBS)) == {*JobUpdate._fields, *get_args(Kind)}
+    assert set(table("kit.sessions", JOBS)) == {*SESSION_VERBS, "aio"}
+    assert set(table("Session", JOBS)) == {name for name in dir(Session) if not name.startswith("_")} - {
+        "updating",
+        "deleting",
+    }
+
+
+@pytest.mark.parametrize("name", JOB_OPTIONS)
+def test_every_option_of_a_job_is_shown(name: str) -> None:
+    assert re.search(rf"(?:@kit\.job|kit\.jobs\.begin)\(.*\b{name}=", SHOWN_JOBS)
+
+
+@pytest.mark.parametrize("verb", JOB_VERBS)
+def test_every_verb_of_a_job_is_shown(verb: str) -> None:
+    assert re.search(rf"\bjob\.{verb}\(", SHOWN_JOBS)
+    assert f"job.aio.{verb}(" in SHOWN_JOBS
+
+
+@pytest.mark.parametrize("verb", JOBS_VERBS)
+def test_every_verb_of_jobs_is_shown(verb: str) -> None:
+    assert f"kit.jobs.{verb}(" in SHOWN_JOBS
+    assert f"kit.jobs.aio.{verb}(" in SHOWN_JOBS
+
+
+@pytest.mark.parametrize("verb", SESSION_VERBS)
+def test_every_verb_of_sessions_is_shown(verb: str) -> None:
+    assert f"kit.sessions.{verb}(" in SHOWN_SESSIONS
+    assert f"kit.sessions.aio.{verb}(" in SHOWN_SESSIONS
 
 
 @pytest.mark.parametrize("name", LIMIT_OPTIONS)
