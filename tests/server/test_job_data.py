@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field, Secret, SecretBytes, SecretStr
 from workerkit.api.jobs import Jobs
 from workerkit.errors import CodecError, DefinitionError, JobConflict, JobFenced, JobMissing
 from workerkit.jobs.attempt import TRIES
-from workerkit.jobs.record import MAX_TRACE
+from workerkit.jobs.record import MAX_TRACE, JobInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,20 @@ def jobs(engine: Engine, redis_server: RunningServer) -> Jobs:
 def record(server: RunningServer) -> dict[str, str]:
     flat: Any = server.cli("HGETALL", "wk:j:{job:j}:r")
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def test_how_a_job_stands_without_its_model(jobs: Jobs) -> None:
+    with jobs.begin("j", Import, owner="me", tags=["a"]) as job:
+        job.progress(1, 2)
+        found, whole = jobs.get("j"), jobs.get("j", Import)
+    assert type(found) is JobInfo
+    assert found is not None
+    assert whole is not None
+    assert replace(found, heartbeat=0.0) == JobInfo(
+        **{name: getattr(whole, name) for name in vars(found)} | {"heartbeat": 0.0}
+    )
+    assert asyncio.run(jobs.aio.get("j")) is not None
+    assert jobs.get("none") is None
 
 
 # Read, change, write

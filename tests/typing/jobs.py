@@ -51,6 +51,7 @@ async def check_aio_job(job: Job[Import]) -> None:
         assert_type(begun, Job[Import])
     assert_type(await kit.jobs.aio.begin("id", Import), Job[Import])
     assert_type(await kit.jobs.aio.get("id", Import), JobView[Import] | None)
+    assert_type(await kit.jobs.aio.get("id"), JobInfo | None)
     async for update in kit.jobs.aio.watch("id"):
         assert_type(update, JobUpdate)
     assert_type(await kit.jobs.aio.list(), JobPage)
@@ -61,6 +62,7 @@ def check_jobs() -> None:
         assert_type(job, Job[Import])
     found = kit.jobs.get("id", Import)
     assert found is not None
+    assert_type(kit.jobs.get("id"), JobInfo | None)
     assert_type(found.data, Import)
     assert_type(found.progress, Progress)
     assert_type(found.progress.eta, float | None)

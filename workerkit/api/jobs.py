@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -22,7 +22,7 @@ from workerkit.jobs.attempt import Attempt
 from workerkit.jobs.events import JobUpdate
 from workerkit.jobs.index import Index
 from workerkit.jobs.policy import About, Terms
-from workerkit.jobs.record import JobView, Shape, Status, view
+from workerkit.jobs.record import JobInfo, JobView, Shape, Status, view
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -38,8 +38,13 @@ class Jobs:
     def aio(self) -> AioJobs:
         return AioJobs(self._engine, self)
 
-    def get(self, job_id: str, model: type[S]) -> JobView[S] | None:
-        """The job as it is now; None when there is no record (never begun, or expired).
+    @overload
+    def get(self, job_id: str) -> JobInfo | None: ...
+    @overload
+    def get(self, job_id: str, model: type[S]) -> JobView[S] | None: ...
+    def get(self, job_id: str, model: type[S] | None = None) -> JobInfo | None:
+        """The job as it is now, with its data if their `model` is given; None when there is no record (never begun, or
+        expired).
 
         Raises DefinitionError when the record is another model's, CodecError when what is stored does not fit `model`.
         """
@@ -135,8 +140,9 @@ class Jobs:
     def _index(self) -> Index:
         return Index(self._engine.keys("j"))
 
-    def getting(self, job_id: str, model: type[S]) -> Call[JobView[S] | None]:
-        return policy.read(policy.place(self._engine.keys("j"), job_id), self._shape(model), view)
+    def getting(self, job_id: str, model: type[S] | None) -> Call[JobInfo | None]:
+        where = policy.place(self._engine.keys("j"), job_id)
+        return policy.look(where) if model is None else policy.read(where, self._shape(model), view)
 
     def cancelling(self, job_id: str) -> Call[bool]:
         return policy.cancel(policy.place(self._engine.keys("j"), job_id))
@@ -159,7 +165,11 @@ class AioJobs:
         self._engine = engine
         self._jobs = jobs
 
-    async def get(self, job_id: str, model: type[S]) -> JobView[S] | None:
+    @overload
+    async def get(self, job_id: str) -> JobInfo | None: ...
+    @overload
+    async def get(self, job_id: str, model: type[S]) -> JobView[S] | None: ...
+    async def get(self, job_id: str, model: type[S] | None = None) -> JobInfo | None:
         """As `Jobs.get`."""
         return await self._engine.aio_runner.call(self._jobs.getting(job_id, model))
 

@@ -29,7 +29,7 @@ from workerkit.errors import (
     OutcomeUnknown,
     StoreError,
 )
-from workerkit.jobs.record import FIELD, Record, Shape, Status, utf8
+from workerkit.jobs.record import FIELD, JobInfo, Record, Shape, Status, info, utf8
 
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)
@@ -279,6 +279,15 @@ def read(where: Place, shape: Shape[S], parse: Callable[[str, Shape[S], Record],
         if record.model != shape.name:
             _other_model(where, shape, record.model)
         return parse(where.job_id, shape, record)
+
+    return Call("job.read", "guard", parsed, script=_READ, keys=(where.key,))
+
+
+def look(where: Place) -> Call[JobInfo | None]:
+    """The record without its data, whatever its model; None when there is none."""
+
+    def parsed(reply: Any) -> JobInfo | None:
+        return None if reply is None else info(where.job_id, Record(*reply))
 
     return Call("job.read", "guard", parsed, script=_READ, keys=(where.key,))
 
