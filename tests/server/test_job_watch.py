@@ -333,6 +333,30 @@ def test_it_lasts_as_long_as_it_was_given(jobs: Jobs) -> None:
     assert [update.kind for update in jobs.watch("j", after=last, timeout=0)] == ["progress"]
 
 
+def test_a_job_that_is_to_begin_is_waited_for(jobs: Jobs) -> None:
+    updates, begun = jobs.watch("j", poll="1ms", wait="30s"), threading.Event()
+
+    def begin() -> None:
+        begun.wait(30)
+        jobs.begin("j", Import).finish()
+
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(begin)
+        with pytest.raises(JobMissing):  # others do not wait
+            next(jobs.watch("j"))
+        begun.set()
+        found = list(updates)
+        work.result()
+    assert found[0].kind == "now"
+    assert found[-1].status == "SUCCESS"
+
+
+@pytest.mark.parametrize("given", [{"wait": "5ms"}, {"wait": "1h", "timeout": "5ms"}, {"wait": "1h", "timeout": 0}])
+def test_a_job_that_never_begins_is_not_waited_for_longer(jobs: Jobs, given: Any) -> None:
+    with pytest.raises(JobMissing):
+        next(jobs.watch("none", poll="1ms", **given))
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no id": ({"job_id": ""}, "a job's id is text"),
     "an id that is no text": ({"job_id": 7}, "a job's id is text"),
@@ -340,6 +364,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a poll of 0": ({"poll": 0}, "watch: poll: 0 must be at least"),
     "a negative poll": ({"poll": -1}, "watch: poll: -1 must be at least"),
     "a poll that is no duration": ({"poll": "soon"}, "watch: poll: 'soon' is no duration"),
+    "a negative wait": ({"wait": -1}, "watch: wait: -1 must be 0 or at least"),
     "a negative timeout": ({"timeout": -1}, "watch: timeout: -1 must be 0 or at least"),
     "a timeout that is no duration": ({"timeout": "late"}, "watch: timeout: 'late' is no duration"),
     **{
@@ -423,7 +448,7 @@ def test_an_interrupted_sleep_ends_at_once_and_loses_nothing(engine: Engine, job
         raise Alarm
 
     job = jobs.begin("j", Import)
-    updates = Updates(engine, "j", after="", poll="1h", timeout=None)
+    updates = Updates(engine, "j", after="", poll="1h", wait=0, timeout=None)
     assert next(updates).kind == "now"
 
     def wait() -> None:

@@ -125,7 +125,7 @@ class Story:
 
     def watcher(self, **given: Any) -> Watcher:
         with patch.object(events, "monotonic", lambda: self.clock):
-            return Watcher(Place("j", "r", "e"), **{"after": "", "poll": 1, "timeout": None, **given})
+            return Watcher(Place("j", "r", "e"), **{"after": "", "poll": 1, "wait": 0, "timeout": None, **given})
 
 
 def after(one: str, other: str) -> bool:
@@ -166,6 +166,24 @@ def test_a_watcher_is_told_all_that_happened_in_order_and_how_it_stood(acts: lis
         assert story.past[-1].kind != "ended"
         assert seen == len(story.past) - 1
     assert nows >= 1
+
+
+def test_a_job_that_has_not_begun_is_waited_for_as_long_as_is_said() -> None:
+    story = Story()
+    story.head.clear()
+    story.kept.clear()
+    story.past.clear()
+    late, patient = story.watcher(wait=3), story.watcher(wait=100)
+    for _ in range(3):
+        assert story.look(late) == []
+    with pytest.raises(JobMissing):
+        story.look(late)
+    with pytest.raises(JobMissing):
+        story.look(story.watcher())
+    assert story.look(patient) == []
+    story.act("began")
+    assert story.look(patient) == [story.state(story.kept[-1][0], story.now_us, "now")]
+    assert not patient.over
 
 
 @given(st.lists(ACTS, min_size=1, max_size=40), st.integers(1, 40), st.data())

@@ -84,18 +84,25 @@ class Jobs:
         return self._engine.runner.call(self.cancelling(job_id))
 
     def watch(
-        self, job_id: str, *, after: str = "", poll: Duration = "250ms", timeout: Duration | None = None
+        self,
+        job_id: str,
+        *,
+        after: str = "",
+        poll: Duration = "250ms",
+        wait: Duration = 0,
+        timeout: Duration | None = None,
     ) -> Iterator[JobUpdate]:
         """What happens to the job, each event once and in order, until it ends, its record expires or time is up.
 
         The first update is the job as it is ("now"), unless `after` is the `id` of an update to go on behind. Who lags
         by more than the last 200 events gets one "now" for what is gone. Redis is asked every `poll` seconds, and no
-        connection is held in between. `timeout`: seconds from this call; 0 answers what has happened by now.
+        connection is held in between. `wait`: seconds in which a job whose task is still in its queue may begin.
+        `timeout`: seconds from this call; 0 answers what has happened by now.
 
-        Raises DefinitionError here for a wrong argument, and in the loop JobMissing when there is no record at first.
+        Raises DefinitionError here for a wrong argument, and in the loop JobMissing when there is no record by then.
         When Redis is down the loop gets StoreError; the same iterator then goes on where it was, and loses nothing.
         """
-        return Updates(self._engine, job_id, after=after, poll=poll, timeout=timeout)
+        return Updates(self._engine, job_id, after=after, poll=poll, wait=wait, timeout=timeout)
 
     def list(
         self,
@@ -200,10 +207,16 @@ class AioJobs:
         return await self._engine.aio_runner.call(self._jobs.cancelling(job_id))
 
     def watch(
-        self, job_id: str, *, after: str = "", poll: Duration = "250ms", timeout: Duration | None = None
+        self,
+        job_id: str,
+        *,
+        after: str = "",
+        poll: Duration = "250ms",
+        wait: Duration = 0,
+        timeout: Duration | None = None,
     ) -> AsyncIterator[JobUpdate]:
         """As `Jobs.watch`: `async for update in kit.jobs.aio.watch(...)`. A wait that is cancelled loses nothing."""
-        return Updates(self._engine, job_id, after=after, poll=poll, timeout=timeout)
+        return Updates(self._engine, job_id, after=after, poll=poll, wait=wait, timeout=timeout)
 
     async def list(
         self,

@@ -13,9 +13,11 @@ from workerkit.jobs.events import JobUpdate, Watcher
 class Updates:
     """Both iterators over what a Watcher tells. Nothing is held between two updates, and no error loses one."""
 
-    def __init__(self, engine: Engine, job_id: str, *, after: str, poll: Duration, timeout: Duration | None) -> None:
+    def __init__(
+        self, engine: Engine, job_id: str, *, after: str, poll: Duration, wait: Duration, timeout: Duration | None
+    ) -> None:
         self._engine = engine
-        self._watcher = Watcher(policy.place(engine.keys("j"), job_id), after, poll, timeout)
+        self._watcher = Watcher(policy.place(engine.keys("j"), job_id), after, poll, wait, timeout)
 
     def __iter__(self) -> Self:
         return self

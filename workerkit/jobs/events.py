@@ -107,7 +107,7 @@ class Page(NamedTuple):
 class Watcher:
     """One who watches the job at `where`: `more` fills `ready`, until `over`."""
 
-    def __init__(self, where: Place, after: str, poll: Duration, timeout: Duration | None) -> None:
+    def __init__(self, where: Place, after: str, poll: Duration, wait: Duration, timeout: Duration | None) -> None:
         self.ready: deque[JobUpdate] = deque()
         self.over = False
         self._where = where
@@ -115,10 +115,12 @@ class Watcher:
         self._page: Page | None = None  # the last one: it ends at `_seen`
         self._poll = seconds(poll, what="watch: poll")
         lasting = float("inf") if timeout is None else seconds(timeout, what="watch: timeout", zero_ok=True)
-        self._due, self._until = 0.0, monotonic() + lasting
+        now = monotonic()
+        self._due, self._until = 0.0, now + lasting
+        self._begun_by = now + seconds(wait, what="watch: wait", zero_ok=True)
 
     def more(self) -> Flow[None]:
-        """Read until there is an update, or there will be none. Raises JobMissing when there was no record at first."""
+        """Read until there is an update, or there will be none. Raises JobMissing when no record came in time."""
         while not (self.ready or self.over):
             pause = min(self._due, self._until) - monotonic()
             if pause > 0:
@@ -129,7 +131,9 @@ class Watcher:
             if page is not None:
                 self._take(page)
             elif self._page is None:
-                raise JobMissing(job_id=self._where.job_id)
+                if last or now >= self._begun_by:
+                    raise JobMissing(job_id=self._where.job_id)
+                continue
             self.over = self.over or last or page is None
 
     @property
