@@ -257,8 +257,8 @@ class Record:
     @classmethod
     def of_head(cls, now_us: int, head: dict[str, bytes]) -> Record:
         """A record of which only some of our own fields were read."""
-        record = cls(now_us, [])
-        record._head = head
+        record = cls.__new__(cls)
+        record.now_us, record.fields, record._head = now_us, {}, head
         return record
 
     def get(self, name: str, read: Callable[[bytes], Any]) -> Any:
@@ -357,9 +357,13 @@ def _head(job_id: str, record: Record) -> dict[str, Any]:
         "id": job_id,
         "status": status,
         "progress": _progress(record, status),
-        **{name: get(name, int) for name in ("attempt", "fence", "version")},
+        "attempt": get("attempt", int),
+        "fence": get("fence", int),
+        "version": get("version", int),
         "heartbeat": heartbeat,
-        **{name: _seconds(get(name, int)) for name in ("created", "started", "ended")},
+        "created": _seconds(get("created", int)),
+        "started": _seconds(get("started", int)),
+        "ended": _seconds(get("ended", int)),
         "task": get("task", text) or "",
         "owner": get("owner", text),
         "tags": tuple(get("tags", json.loads) or ()),
