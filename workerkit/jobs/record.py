@@ -258,7 +258,8 @@ class Record:
     def of_head(cls, now_us: int, head: dict[str, bytes]) -> Record:
         """A record of which only some of our own fields were read."""
         record = cls.__new__(cls)
-        record.now_us, record.fields, record._head = now_us, {}, head
+        record.now_us, record.fields = now_us, {}
+        record._head = head
         return record
 
     def get(self, name: str, read: Callable[[bytes], Any]) -> Any:
