@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from types import UnionType
@@ -244,7 +244,7 @@ class Record:
 
     __slots__ = ("_head", "fields", "now_us")
 
-    def __init__(self, now_us: int, flat: list[bytes]) -> None:
+    def __init__(self, now_us: int, flat: Sequence[bytes]) -> None:
         self.now_us = now_us
         self._head: dict[str, bytes] = {}
         self.fields: dict[str, bytes] = {}
@@ -257,8 +257,7 @@ class Record:
     @classmethod
     def of_head(cls, now_us: int, head: dict[str, bytes]) -> Record:
         """A record of which only some of our own fields were read."""
-        record = cls.__new__(cls)
-        record.now_us, record.fields = now_us, {}
+        record = cls(now_us, ())
         record._head = head
         return record
 
