@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.unit.job_rig import Store
 from workerkit.api.engine import Engine
 from workerkit.api.job import Job
 from workerkit.api.jobs import Jobs
@@ -479,17 +478,6 @@ def test_a_cached_result_closes_in_one_write(redis_server: RunningServer, engine
 # The model that the unit tests rely on against the scripts
 
 
-@pytest.fixture(scope="module")
-def unit() -> Any:
-    path = Path(__file__).parents[1] / "unit" / "test_jobs.py"
-    spec = importlib.util.spec_from_file_location("unit_test_jobs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 _who = st.integers(0, 2)
 STEPS = st.one_of(
     st.tuples(st.just("begin"), _who, st.sampled_from("abcd"), st.booleans()),
@@ -529,10 +517,8 @@ def calls(step: tuple[Any, ...], fences: dict[int, int]) -> Any:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(STEPS, max_size=25))
-def test_the_scripts_do_what_the_model_does(
-    redis_server: RunningServer, engine: Engine, unit: Any, steps: list[Any]
-) -> None:
-    store, runner = unit.Store(), engine.runner
+def test_the_scripts_do_what_the_model_does(redis_server: RunningServer, engine: Engine, steps: list[Any]) -> None:
+    store, runner = Store(), engine.runner
     redis_server.cli("DEL", key_of("j"))
     sides: list[tuple[Any, dict[int, int]]] = [(runner, {}), (store, {})]
 
