@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from workerkit import Job, WorkerKit
 
 GOAL = {"ratio": 0.6}
-JOBS, OWNERS, PAGE = 100_000, 10, 100
+JOBS, OWNERS, PAGE = 100_000, 10, 50
 
 
 class Import(BaseModel):

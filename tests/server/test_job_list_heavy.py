@@ -1,4 +1,4 @@
-"""Pages of 100 among 100,000 jobs, by owner and status."""
+"""Pages among 100,000 jobs, by owner and status."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Store:
         self.run(self.index._write(entries))
 
 
-def test_a_page_of_100_among_100_000_jobs(fresh_server: RunningServer) -> None:
+def test_a_page_among_100_000_jobs(fresh_server: RunningServer) -> None:
     engine = Engine(lambda: load({"redis_url": fresh_server.url}), Hooks())
     jobs = Jobs(engine)
     began = time.perf_counter()

@@ -90,11 +90,11 @@ class Ask(NamedTuple):
             and self.root_id in (None, job.root_id)
         )
 
-    def fits(self, spot: Spot, job: JobInfo | None) -> bool:
+    def fits(self, spot: Spot, job: JobInfo | None, *, taken: bool) -> bool:
         """Whether the index has the job where it belongs, as far as that can be seen from here."""
         if job is None:
             return spot.band == _LOST
-        return self.takes(job) and (self.stuck or NUMBERS[job.status] == spot.band)
+        return taken and (self.stuck or NUMBERS[job.status] == spot.band)
 
 
 def asked(
@@ -147,11 +147,12 @@ def listing(index: Index, ask: Ask, after: tuple[int, bytes] | None, most: int) 
         wrong: list[tuple[Spot, Record | None]] = []
         for spot, record in zip(page.found, records, strict=True):
             job = None if record is None else info(spot.job_id, record)
+            taken = job is not None and ask.takes(job)
             if job is None and (spot.unfinished or spot.band == _LOST):
                 gone.append(spot)
-            elif job is not None and ask.takes(job):
+            elif job is not None and taken:
                 jobs.append(job)
-            if not ask.fits(spot, job):
+            if not ask.fits(spot, job, taken=taken):
                 wrong.append((spot, record))
         if _LOST in ask.bands:
             lost += yield from _lost(index, gone)

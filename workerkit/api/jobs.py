@@ -113,7 +113,7 @@ class Jobs:
         stuck: bool = False,
         lost: bool = False,
         after: str = "",
-        most: int = 100,
+        most: int = 50,
     ) -> JobPage:
         """A page of at most `most` (1 to 1,000) jobs that have all that is asked for; newest first, to the millisecond.
 
@@ -227,7 +227,7 @@ class AioJobs:
         stuck: bool = False,
         lost: bool = False,
         after: str = "",
-        most: int = 100,
+        most: int = 50,
     ) -> JobPage:
         """As `Jobs.list`."""
         return await self._engine.aio_runner.run(self._jobs.listing(owner, tag, status, stuck, lost, after, most))

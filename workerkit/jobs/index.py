@@ -229,8 +229,7 @@ class Index:
         def parse(reply: list[bytes | None]) -> Record | None:
             if reply[0] is None:
                 return None
-            head = {name: value for name, value in zip(_HEAD, reply, strict=True) if value is not None}
-            return Record.of_head(now_us, head)
+            return Record.of_head(now_us, dict(zip(_HEAD, reply, strict=True)))
 
         return Call("job.head", "guard", parse, args=("HMGET", where.key, *_HEAD))
 

@@ -9,6 +9,7 @@ import json
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from types import UnionType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -246,17 +247,18 @@ class Record:
 
     def __init__(self, now_us: int, flat: Sequence[bytes]) -> None:
         self.now_us = now_us
-        self._head: dict[str, bytes] = {}
         self.fields: dict[str, bytes] = {}
+        head: dict[str, bytes | None] = {}
         for name, value in zip(map(text, flat[::2]), flat[1::2], strict=True):
             if name.startswith(FIELD):
                 self.fields[name[len(FIELD) :]] = value
             else:
-                self._head[name] = value
+                head[name] = value
+        self._head: Mapping[str, bytes | None] = head
 
     @classmethod
-    def of_head(cls, now_us: int, head: dict[str, bytes]) -> Record:
-        """A record of which only some of our own fields were read."""
+    def of_head(cls, now_us: int, head: Mapping[str, bytes | None]) -> Record:
+        """A record of which only some of our own fields were read; None is for those that it does not have."""
         record = cls(now_us, ())
         record._head = head
         return record
@@ -341,7 +343,10 @@ class JobView(JobInfo, Generic[S]):
 
 
 def info(job_id: str, record: Record) -> JobInfo:
-    return JobInfo(**_head(job_id, record))
+    # A page has many: a frozen dataclass would take as long to set its fields one by one as to find them.
+    made = object.__new__(JobInfo)
+    vars(made).update(_head(job_id, record))
+    return made
 
 
 def view(job_id: str, shape: Shape[S], record: Record) -> JobView[S]:
@@ -366,13 +371,18 @@ def _head(job_id: str, record: Record) -> dict[str, Any]:
         "ended": _seconds(get("ended", int)),
         "task": get("task", text) or "",
         "owner": get("owner", text),
-        "tags": tuple(get("tags", json.loads) or ()),
+        "tags": get("tags", _tags) or (),
         "root_id": get("root", text),
         "error": None if error is None else Failure(error, get("reason", text) or ""),
         "cached": get("cached", bool) or False,
         "cancelling": get("cancel", bool) or False,
         "stuck": status == "RUNNING" and heartbeat * 1000 > MISSED * (get("beat", int) or DEFAULT_BEAT_MS),
     }
+
+
+@lru_cache(1024)  # most jobs of a page have the same
+def _tags(data: bytes) -> tuple[str, ...]:
+    return tuple(json.loads(data))
 
 
 def _progress(record: Record, status: Status) -> Progress:
