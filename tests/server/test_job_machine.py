@@ -374,7 +374,7 @@ class Machine(RuleBasedStateMachine):
 def test_no_order_of_events_breaks_a_promise(fresh_server: RunningServer) -> None:
     with runner_on(fresh_server.url) as runner:
         steps = settings(
-            max_examples=600 if HEAVY else 60,
+            max_examples=300 if HEAVY else 60,
             stateful_step_count=60,
             deadline=None,
             report_multiple_bugs=False,

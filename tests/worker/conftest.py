@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from workerkit.testing.rabbitmq import RunningRabbitMQ
     from workerkit.testing.servers import RunningServer
 
+# A node takes seconds to start, and each of its tests longer than on Redis: CI has them all.
+BROKERS = ("redis", pytest.param("rabbitmq", marks=pytest.mark.heavy))
 APPS = Path(__file__).parent / "apps"
 BOOT = 30.0  # seconds
 
@@ -176,7 +178,7 @@ def fresh_rabbit(require: Callable[..., None]) -> Iterator[RunningRabbitMQ]:
         yield node
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=BROKERS)
 def any_broker(
     request: pytest.FixtureRequest, fresh_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Broker]:
@@ -189,7 +191,7 @@ def any_broker(
     made.stop()
 
 
-@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+@pytest.fixture(scope="module", params=BROKERS)
 def shared_broker(
     request: pytest.FixtureRequest, require: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:

@@ -61,6 +61,7 @@ def take(url: str, queue: str = "kept") -> Any:
         return message.payload
 
 
+@pytest.mark.heavy
 def test_message_survives_a_crash(fresh_rabbit: RunningRabbitMQ) -> None:
     publish(fresh_rabbit.url, "first")
     publish(fresh_rabbit.add_vhost("other"), "second")
@@ -77,6 +78,7 @@ def test_message_survives_a_crash(fresh_rabbit: RunningRabbitMQ) -> None:
     assert take(fresh_rabbit.vhost_url("other")) == "second"
 
 
+@pytest.mark.heavy
 def test_stop_leaves_nothing_and_no_other_node_is_touched(
     rabbit: RunningRabbitMQ, eventually: Callable[..., None]
 ) -> None:
@@ -93,6 +95,7 @@ def test_stop_leaves_nothing_and_no_other_node_is_touched(
     assert set(before) <= set(processes_of(rabbit.home))
 
 
+@pytest.mark.heavy
 def test_it_ends_with_its_owner(eventually: Callable[..., None], require: Callable[..., None]) -> None:
     require("rabbitmq")
     with subprocess.Popen(
@@ -105,6 +108,7 @@ def test_it_ends_with_its_owner(eventually: Callable[..., None], require: Callab
     eventually(lambda: not processes_of(home) and not home.exists())
 
 
+@pytest.mark.heavy
 def test_named_directory_keeps_its_messages(tmp_path: Path, require: Callable[..., None]) -> None:
     require("rabbitmq")
     with start_rabbitmq(tmp_path) as node:
