@@ -9,6 +9,7 @@ import pytest
 from tests.cache_rig import Coroutines, Threads
 from tests.server.limit_rig import make_engine
 from workerkit import WorkerKit
+from workerkit.api.jobs import Jobs
 from workerkit.testing.proxy import FaultProxy
 
 
@@ -25,6 +26,11 @@ def engine(redis_url):
     engine = make_engine(redis_url)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def jobs(engine):
+    return Jobs(engine)
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_who_never_comes_through_is_told(jobs: Jobs, redis_server: RunningServer
     ("change", "problem"),
     [
         (lambda _: None, "must answer a dict"),
-        (lambda _: {"rows": 1}, "no field 'rows'"),
+        (lambda _: {"rows": 1}, "job.modify: Import has no field 'rows'"),
         (lambda _: {"longest": -1}, "not valid"),
         (lambda _: {"name": object()}, "not valid"),
     ],

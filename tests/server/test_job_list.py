@@ -12,12 +12,12 @@ import pytest
 from pydantic import BaseModel
 
 from tests.rig import until
+from tests.server.limit_rig import make_engine
 from workerkit.api.engine import Engine
 from workerkit.api.job import beginning
 from workerkit.api.joblist import JobPage
 from workerkit.api.jobs import Jobs
-from workerkit.api.settings import load
-from workerkit.core.events import BackgroundTrouble, Event, Hooks
+from workerkit.core.events import BackgroundTrouble, Event
 from workerkit.errors import JobFenced, JobPoisoned
 from workerkit.jobs import policy
 from workerkit.jobs.index import LOT, NUMBERS, Index, entry_of
@@ -25,8 +25,6 @@ from workerkit.jobs.policy import About, Terms
 from workerkit.jobs.record import Shape, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from workerkit.jobs.attempt import Attempt
     from workerkit.testing.servers import RunningServer
 
@@ -40,22 +38,6 @@ class Import(BaseModel):
 
 SHAPE = Shape(Import)
 LIFE = policy.terms("1h", "1d", None, None)
-
-
-def make_engine(url: str, events: list[Event] | None = None, **given: Any) -> Engine:
-    return Engine(lambda: load({"redis_url": url, **given}), Hooks(*([] if events is None else [events.append])))
-
-
-@pytest.fixture
-def engine(redis_url: str) -> Iterator[Engine]:
-    engine = make_engine(redis_url)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def jobs(engine: Engine) -> Jobs:
-    return Jobs(engine)
 
 
 def record_of(job_id: str) -> str:
@@ -383,7 +365,7 @@ def test_a_part_of_the_index_that_is_lost_heals(
 
 def test_trouble_with_the_index_is_no_trouble_of_the_job(redis_server: RunningServer, redis_url: str) -> None:
     events: list[Event] = []
-    engine = make_engine(redis_url, events, heartbeat="20ms")
+    engine = make_engine(redis_url, events.append, heartbeat="20ms")
     jobs = Jobs(engine)
     redis_server.cli("SET", key("all"), "no index", "PX", 60_000)
 

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
+from tests.server.limit_rig import make_engine
 from workerkit.api.engine import Engine
 from workerkit.api.job import Job
 from workerkit.api.jobs import Jobs
-from workerkit.api.settings import load
 from workerkit.api.watching import Updates
-from workerkit.core.events import Hooks
 from workerkit.errors import DefinitionError, JobCancelled, JobMissing, StoreError
 from workerkit.testing.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from workerkit.jobs.events import JobUpdate
     from workerkit.testing.servers import RunningServer
@@ -35,22 +34,6 @@ RECORD, EVENTS = "wk:j:{job:j}:r", "wk:j:{job:j}:e"
 class Import(BaseModel):
     rows: int = 0
     name: str = ""
-
-
-def make_engine(url: str, **given: Any) -> Engine:
-    return Engine(lambda: load({"redis_url": url, **given}), Hooks())
-
-
-@pytest.fixture
-def engine(redis_url: str) -> Iterator[Engine]:
-    engine = make_engine(redis_url)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def jobs(engine: Engine) -> Jobs:
-    return Jobs(engine)
 
 
 def stream(server: RunningServer) -> list[str]:

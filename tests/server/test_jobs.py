@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tests.rig import until
+from tests.server.limit_rig import make_engine
 from tests.unit.job_rig import Store
 from workerkit.api.engine import Engine
 from workerkit.api.job import Job
 from workerkit.api.jobs import Jobs
 from workerkit.api.recording import job
-from workerkit.api.settings import load
-from workerkit.core.events import Hooks
 from workerkit.errors import (
     CodecError,
     DefinitionError,
@@ -48,22 +48,6 @@ class Import(BaseModel):
 
 LIFE = policy.terms("1h", "1d", None, None)
 SHAPE = Shape(Import)
-
-
-def make_engine(url: str, **given: Any) -> Engine:
-    return Engine(lambda: load({"redis_url": url, **given}), Hooks())
-
-
-@pytest.fixture
-def engine(redis_url: str) -> Iterator[Engine]:
-    engine = make_engine(redis_url)
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def jobs(engine: Engine) -> Jobs:
-    return Jobs(engine)
 
 
 def key_of(job_id: str) -> str:
@@ -171,18 +155,11 @@ def test_an_expired_record_is_not_resurrected(redis_server: RunningServer, jobs:
     job = jobs.begin("j", Import)
     for key in keys_of(redis_server):
         redis_server.cli("PEXPIRE", key, 1)
-    wait_for(lambda: keys_of(redis_server) == [])
+    until(lambda: keys_of(redis_server) == [])
     with pytest.raises(JobMissing):
         WRITES[write](job)
     assert jobs.cancel("j") is False
     assert keys_of(redis_server) == []
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_record_that_was_lost_gets_a_higher_fence(redis_server: RunningServer, jobs: Jobs) -> None:
@@ -233,7 +210,7 @@ def test_the_age_is_the_longest_a_record_lives(redis_server: RunningServer, jobs
 
 def test_a_tiny_ttl_is_never_none(redis_server: RunningServer, jobs: Jobs) -> None:
     jobs.begin("j", Import, ttl="1us", max_age="1us")
-    wait_for(lambda: keys_of(redis_server) == [])
+    until(lambda: keys_of(redis_server) == [])
 
 
 def begin(jobs: Engine, token: str, *, job_id: str = "j", again: bool = False) -> int:
@@ -436,7 +413,7 @@ def test_the_heartbeat_keeps_a_silent_job_alive(redis_server: RunningServer, red
     with Jobs(engine).begin("j", Import, ttl="50s"):
         first = redis_server.cli("HGET", key_of("j"), "heartbeat")
         redis_server.cli("PEXPIRE", key_of("j"), 30_000)
-        wait_for(lambda: redis_server.cli("HGET", key_of("j"), "heartbeat") != first and ttl_ms(redis_server) > 40_000)
+        until(lambda: redis_server.cli("HGET", key_of("j"), "heartbeat") != first and ttl_ms(redis_server) > 40_000)
     engine.close()
 
 
@@ -505,7 +482,7 @@ def calls(step: tuple[Any, ...], fences: dict[int, int]) -> Any:
         return policy.check(where, fence)
     writes = {
         "add": lambda: Write({}, {":rows": ("i", rest[1])}, batch=rest[2]),
-        "set": lambda: Write({":name": SHAPE.patch(Import(), {"name": rest[1]})[1]["name"]}),
+        "set": lambda: Write({":name": SHAPE.patch(Import(), {"name": rest[1]}, "update")[1]["name"]}),
         "status": lambda: Write(status=rest[1]),
     }
     return policy.write(where, fence, 60_000, writes[what]())

@@ -17,11 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.rig import until
+from tests.server.limit_rig import make_engine
 from workerkit import WorkerKit
-from workerkit.api.engine import Engine
 from workerkit.api.sessions import Session, Sessions
-from workerkit.api.settings import load
-from workerkit.core.events import Hooks
 from workerkit.errors import CodecError, DefinitionError, SessionGone, StoreRefused, StoreUnavailable
 from workerkit.jobs.sessions import MAX_DATA
 
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
     from workerkit.testing.servers import RunningServer
 
 HALF_HOUR, HALF_DAY = 1_800_000, 43_200_000  # ms: idle and absolute, as they are by default
-
-
-def make_engine(url: str, **given: Any) -> Engine:
-    return Engine(lambda: load({"redis_url": url, **given}), Hooks())
 
 
 @pytest.fixture
@@ -61,13 +56,6 @@ def left_ms(server: RunningServer, key: str) -> int:
     left = server.cli("PTTL", key)
     assert isinstance(left, int)
     return left
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_one_life_on_every_server(other_server: RunningServer) -> None:
@@ -173,7 +161,7 @@ def test_what_has_ended_stays_so(sessions: Sessions, redis_server: RunningServer
         sessions.rotate(session.id)
     elif end == "expired":
         redis_server.cli("PEXPIRE", key_of(session), 1)
-        wait_for(lambda: redis_server.cli("DBSIZE") == 0)
+        until(lambda: redis_server.cli("DBSIZE") == 0)
     else:
         # A clock that was set forward: Redis has not dropped it yet.
         redis_server.cli("HSET", key_of(session), "expires", int(time.time() * 1e6) - 1)
@@ -287,7 +275,7 @@ def test_what_is_left_is_told(sessions: Sessions, redis_server: RunningServer) -
 @pytest.mark.parametrize(("idle", "absolute"), [("1us", "1us"), ("1ms", "1h"), ("20ms", "20ms")])
 def test_a_short_time_is_never_none(sessions: Sessions, redis_server: RunningServer, idle: str, absolute: str) -> None:
     session = sessions.create(idle=idle, absolute=absolute)
-    wait_for(lambda: redis_server.cli("DBSIZE") == 0)
+    until(lambda: redis_server.cli("DBSIZE") == 0)
     assert sessions.load(session.id) is None
 
 
@@ -587,7 +575,7 @@ def test_a_rotation_amid_uses(sessions: Sessions, redis_server: RunningServer) -
 
         with ThreadPoolExecutor(4) as pool:
             uses = [pool.submit(use, who) for who in range(4)]
-            wait_for(lambda written=written: len(written) >= 4)
+            until(lambda written=written: len(written) >= 4)
             new = sessions.rotate(old.id)
             rotated.set()
             for each in uses:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 pytest_plugins = ["workerkit.testing.fixtures"]
 
 
-def test_without_a_drill_a_point_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_drill_a_point_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER, raising=False)
-    zombie_point()
+    monkeypatch.chdir(tmp_path)
+    zombie_point()  # it does not wait
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nobody_comes(zombie_drill: ZombieDrill) -> None:

@@ -86,12 +86,8 @@ class Attempt(Generic[S]):
         self._loop: Loop[S] | None = None
         self._lock = threading.Lock()
 
-    def update(self, values: Mapping[str, object], of: S | None = None, version: int | None = None) -> Flow[None]:
-        changed, parts = self._shape.patch(self.data if of is None else of, values)
-        cancelled = yield from self._write(Write(_fields(parts), version=version))
-        with self._lock:
-            self.data = self.data.model_copy(update={name: getattr(changed, name) for name in values})
-        self._heed(cancelled)
+    def update(self, values: Mapping[str, object]) -> Flow[None]:
+        yield from self._set(self.data, values, "update")
 
     def modify(self, change: Change[S]) -> Flow[None]:
         """Read, change and write, as often as it takes for nothing else to be written in between."""
@@ -106,12 +102,19 @@ class Attempt(Generic[S]):
                     f"job.modify: change must answer a dict of fields, not {type(values).__qualname__}"
                 )
             try:
-                return (yield from self.update(values, state, found.get("version", int)))
+                return (yield from self._set(state, values, "modify", found.get("version", int)))
             except JobConflict:
                 continue
         raise JobConflict(
             f"job {self.where.job_id} was written to meanwhile each of {TRIES} times", job_id=self.where.job_id
         )
+
+    def _set(self, state: S, values: Mapping[str, object], verb: str, version: int | None = None) -> Flow[None]:
+        changed, parts = self._shape.patch(state, values, verb)
+        cancelled = yield from self._write(Write(_fields(parts), version=version))
+        with self._lock:
+            self.data = self.data.model_copy(update={name: getattr(changed, name) for name in values})
+        self._heed(cancelled)
 
     def add(self, amounts: Mapping[str, Number]) -> Flow[None]:
         with self._lock:

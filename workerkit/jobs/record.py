@@ -104,14 +104,14 @@ class Shape(Generic[S]):
             raise DefinitionError(f"job: {self.name} needs a default for each field; give one to: {names}") from None
         return self._dumped(state, self.fields)
 
-    def patch(self, state: S, values: Mapping[str, object]) -> tuple[S, dict[str, bytes]]:
+    def patch(self, state: S, values: Mapping[str, object], verb: str) -> tuple[S, dict[str, bytes]]:
         """`state` with `values`, validated by the model, and those fields as JSON.
 
         Raises DefinitionError for an unknown field or a value that does not validate, CodecError for one that would not
         come back from JSON as it is or makes the state larger than 64 KiB. The message never quotes a value.
         """
-        self._known(values, "update")
-        changed = self._validated(state, values, "update")
+        self._known(values, verb)
+        changed = self._validated(state, values, verb)
         return changed, self._dumped(changed, values.keys())
 
     def check_counts(self, state: S, amounts: Mapping[str, Number]) -> None:
