@@ -92,7 +92,7 @@ def test_coroutines_that_modify_at_once_lose_nothing(jobs: Jobs) -> None:
     assert found.data.longest == 8
 
 
-def test_a_change_is_made_anew_when_the_job_is_cancelled_meanwhile(jobs: Jobs) -> None:
+def test_a_change_is_made_anew_when_something_else_is_written_meanwhile(jobs: Jobs) -> None:
     job, seen = jobs.begin("j", Import), []
 
     def change(data: Import) -> dict[str, object]:
@@ -238,13 +238,14 @@ def failing(jobs: Jobs, *, traceback: bool, message: str = "no") -> str | None:
     return found.traceback
 
 
-def test_a_traceback_is_kept_where_it_is_asked_for(jobs: Jobs) -> None:
+def test_a_traceback_is_kept_where_it_is_asked_for(jobs: Jobs, redis_server: RunningServer) -> None:
     assert failing(jobs, traceback=False) is None
     said = failing(jobs, traceback=True)
     assert said is not None
     assert "in deep" in said
     assert said.endswith("ValueError: no\n")
     assert not any("in deep" in repr(each) for each in (jobs.list(), [*jobs.watch("j", timeout=0)]))
+    assert "in deep" not in str(redis_server.cli("XRANGE", "wk:j:{job:j}:e", "-", "+"))
     jobs.begin("j", Import, retry=True).finish()
     found = jobs.get("j", Import)
     assert found is not None
