@@ -236,13 +236,13 @@ def test_memory_is_of_so_many_keys_that_were_charged_alike(run, monkeypatch):
     monkeypatch.setattr(_limits_memory, "FEW", 10)
     monkeypatch.setattr(_limits_memory, "BATCH", 7)
     monkeypatch.setattr(_limits_memory, "PERIOD", 0.01)
-    rows = list(_limits_memory.memory(versus(rates=("100000/second",), goal={"ours": 512})).rows(run))
+    rows = list(_limits_memory.memory(versus(rates=("100000/minute",), goal={"ours": 512})).rows(run))
     assert [each.name for each in rows if not each.pinned] == [
         f"limits.x.{size}{kind}" for size in (10, 30) for kind in ("", ".time")
     ]
     assert all(100 < each.ours < 2000 for each in rows if each.unit == "B")
     assert len(run.server.cli("KEYS", "*:w")) == 30
-    names = [each.name for each in _limits_memory.flat(versus(rates=("100000/second",))).rows(run) if not each.pinned]
+    names = [each.name for each in _limits_memory.flat(versus(rates=("100000/minute",))).rows(run) if not each.pinned]
     assert names == ["limits.x.30"]
 
 
