@@ -112,15 +112,17 @@ def test_a_full_list_takes_nobody_and_tells_so(world: World) -> None:
 # Coming while others wait
 
 
-def learned(world: World) -> None:
-    """A message of this line has come back at once."""
-    world.enter(published(world, ticket("before")))
+def learned(world: World, *waiting: str, wait: float) -> None:
+    """These wait, and a message of their line has come back at once."""
+    before = published(world, ticket("before"))
+    for name in waiting:
+        world.park(ticket(name), wait=wait)
+    world.enter(before)
 
 
 def test_who_comes_while_others_wait_joins_them(world: World) -> None:
     assert world.enter(ticket("late")).entry is Entry.GO_ON
-    learned(world)
-    world.park(ticket(), wait=2.0)
+    learned(world, "0", wait=2.0)
     assert world.enter(ticket("late")) == Entered(Entry.JOIN, 2.0)
     assert world.enter(ticket("late"), OTHER).entry is Entry.GO_ON
     world.wait(2.0)
@@ -137,15 +139,29 @@ def test_who_comes_asks_for_himself_until_it_is_known_that_messages_come_back_qu
     world.enter(message)
     world.claim(room=0, wait=2.0)
     assert world.enter(ticket("late")).entry is Entry.ASK
+    world.park(ticket("waiting"), wait=2.0)
     (next_,) = world.claim(room=1)
     world.enter(next_.published_as("p"))  # a lag falls slowly
-    world.park(ticket("waiting"), wait=2.0)
     assert world.enter(ticket("late")).entry is Entry.JOIN
 
 
+def test_how_long_messages_take_is_not_known_any_more_in_another_backlog(world: World) -> None:
+    learned(world, wait=0.0)
+    assert world.enter(ticket("late")).entry is Entry.GO_ON
+    world.park(ticket("next"), wait=0.0)
+    assert world.enter(ticket("late")).entry is Entry.ASK  # his queue may have grown long since
+    (found,) = world.claim(room=1)
+    world.park(ticket("waiting"), wait=2.0)
+    world.enter(found.published_as("p"))
+    assert world.enter(ticket("late")).entry is Entry.JOIN
+    world.wait(2.0)
+    world.claim(room=1)
+    world.park(ticket("more"), wait=2.0)
+    assert world.enter(ticket("late")).entry is Entry.JOIN  # one is on its way: it is the same backlog
+
+
 def test_who_comes_asks_for_himself_where_no_pump_runs(world: World) -> None:
-    learned(world)
-    world.park(ticket(), wait=2.0)
+    learned(world, "0", wait=2.0)
     world.wait(2.1)
     assert world.enter(ticket("late")).entry is Entry.JOIN
     world.wait(0.001)
@@ -155,9 +171,7 @@ def test_who_comes_asks_for_himself_where_no_pump_runs(world: World) -> None:
 
 
 def test_who_comes_asks_for_himself_where_messages_lie_in_a_queue(world: World) -> None:
-    learned(world)
-    for n in range(3):
-        world.park(ticket(str(n)), wait=0.0)
+    learned(world, "0", "1", "2", wait=0.0)
     (first,) = world.claim(room=1, paced=False)
     world.wait(0.1)
     world.claim(room=1, paced=False)

@@ -21,8 +21,8 @@ if generation == 0 then
   -- Whoever comes asks for himself while those who wait are let go by nobody, or their messages lie in a long queue (or
   -- nobody knows yet for how long they will): else what the limit has room for would be used by nobody.
   local look = tonumber(redis.call('ZSCORE', due, ARGV[6]) or 0)
-  local seen = redis.call('HMGET', line, 'turn', 'lag')
-  local quick = seen[2] and tonumber(seen[2]) <= now_us - late
+  local seen = redis.call('HMGET', line, 'turn', 'lag', 'returned')
+  local quick = seen[3] and tonumber(seen[2]) <= now_us - late
   if look < late or not quick or redis.call('ZCOUNT', flights, us(now_us - 2000000), '(' .. us(late)) > 0 then
     return { 4, 0 }
   end
@@ -38,7 +38,7 @@ if i then
   if i.sent == 1 and redis.call('EXISTS', line) == 1 then
     -- Falls slowly, so that a queue that lags by fits and starts is not flooded with duplicates.
     local lag = math.max(now_us - i.at, (redis.call('HGET', line, 'lag') or 0) * 0.98)
-    redis.call('HSET', line, 'lag', us(lag))
+    redis.call('HSET', line, 'lag', us(lag), 'returned', 1)
   end
   if ARGV[8] == '1' and not cancelled then
     -- A worker that dies now leaves the message to its broker alone, and not every broker keeps it.

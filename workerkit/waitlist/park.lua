@@ -48,6 +48,9 @@ local turn = math.max(tonumber(last[1] or 0), now_us + wait)
 redis.call('HSET', line, 'turn', us(turn), 'every', us(every))
 if redis.call('ZCARD', waiting) == 0 then
   redis.call('HSET', line, 'pace', us(math.max(tonumber(last[2] or 0), turn)))
+  if redis.call('ZCARD', flights) == 0 then
+    redis.call('HDEL', line, 'returned') -- another backlog: how long the queue is now, nobody knows yet
+  end
 end
 local since = known[2] or us(now_us)
 redis.call('HSET', record, 'generation', generation, 'publication', '', 'since', since, 'score', score, 'line', ARGV[12])

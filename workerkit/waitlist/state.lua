@@ -5,8 +5,8 @@
 -- out: id -> when to publish it again                     expiring: id -> when it expires, 0 when it is cancelled
 -- quarantine: id -> why it is not published any more
 -- line: `turn` (before it nobody goes), `pace` (when the next one goes at the limit's rate), us between two turns
--- (`every`), `lag` of its queue, since when the limit is `unused`, and the score that was served last in each priority
--- (v0..v9)
+-- (`every`), `lag` of its queue, whether one of this backlog has `returned` by it, since when the limit is `unused`, and
+-- the score that was served last in each priority (v0..v9)
 -- waiting: id -> score         flights: id -> when it was published     tags: priority and group -> the score of its next
 -- record: a task's generation and the publication that entered; since when it waits, its score, and in which line
 local tickets, infos, ids, due, lines, out, expiring, quarantine = unpack(KEYS, 1, 8)
