@@ -1,0 +1,182 @@
+"""When a warmup is due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workerkit.errors import DefinitionError
+from workerkit.warming.schedule import MISSED, Cron, Due, Every, Schedule, due, offset
+
+BERLIN = ZoneInfo("Europe/Berlin")
+ALL = {
+    "minutes": frozenset(range(60)),
+    "hours": frozenset(range(24)),
+    "days": frozenset(range(1, 32)),
+    "months": frozenset(range(1, 13)),
+    "weekdays": frozenset(range(7)),
+}
+
+
+def cron(**given: Any) -> Cron:
+    named = {name: frozenset(values) for name, values in given.items() if name in ALL}
+    return Cron(**{**ALL, **given, **named})
+
+
+def at(*when: int, zone: Any = UTC, fold: int = 0) -> float:
+    year, month, day, hour, minute = when
+    return datetime(year, month, day, hour, minute, tzinfo=zone, fold=fold).timestamp()
+
+
+@given(st.floats(1, 1e6), st.floats(0, 100), st.floats(1e9, 2e9))
+def test_an_interval_is_due_each_time(interval: float, late: float, now: float) -> None:
+    schedule = Every(interval, late)
+    last, after = schedule.last(now), schedule.after(now)
+    assert last <= now
+    assert now - last < interval * (1 + 1e-6)
+    assert after - last == pytest.approx(interval, abs=1e-5)
+
+
+SETS = {
+    "minutes": st.frozensets(st.integers(0, 59), min_size=1),
+    "hours": st.frozensets(st.integers(0, 23), min_size=1),
+    "days": st.frozensets(st.integers(1, 28), min_size=1),
+    "months": st.frozensets(st.integers(1, 12), min_size=1),
+    "weekdays": st.frozensets(st.integers(0, 6), min_size=1),
+}
+
+
+def names(line: Cron, moment: datetime) -> bool:
+    return (
+        moment.minute in line.minutes
+        and moment.hour in line.hours
+        and moment.day in line.days
+        and moment.month in line.months
+        and moment.isoweekday() % 7 in line.weekdays
+    )
+
+
+@given(
+    st.fixed_dictionaries({}, optional=SETS),
+    st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1)),  # noqa: DTZ001 - made UTC below
+)
+def test_a_line_is_due_at_the_minutes_it_names(named: dict[str, Any], now: datetime) -> None:
+    line, now = cron(**named), now.replace(tzinfo=UTC)
+    last = datetime.fromtimestamp(line.last(now.timestamp()), UTC)
+    after = datetime.fromtimestamp(line.after(now.timestamp()), UTC)
+    assert last <= now < after
+    assert names(line, last)
+    assert names(line, after)
+    minute = last + timedelta(minutes=1)
+    for _ in range(3000):  # no minute between the two is named, as far as one cares to look
+        if minute >= after:
+            break
+        assert not names(line, minute)
+        minute += timedelta(minutes=1)
+
+
+def test_it_is_told_in_its_own_time() -> None:
+    line = cron(minutes=[0], hours=[6], zone=BERLIN)
+    assert line.last(at(2026, 7, 1, 12, 0)) == at(2026, 7, 1, 4, 0)
+    assert line.last(at(2026, 1, 1, 12, 0)) == at(2026, 1, 1, 5, 0)
+
+
+def test_a_minute_that_summer_time_leaves_out_comes_an_hour_later() -> None:
+    line = cron(minutes=[30], hours=[2], zone=BERLIN)
+    assert line.after(at(2026, 3, 29, 0, 0)) == at(2026, 3, 29, 3, 30, zone=BERLIN)
+    assert line.last(at(2026, 3, 29, 12, 0)) == at(2026, 3, 29, 3, 30, zone=BERLIN)
+    assert line.after(at(2026, 3, 29, 12, 0)) == at(2026, 3, 30, 2, 30, zone=BERLIN)
+
+
+def test_an_hour_that_comes_twice() -> None:
+    daily = cron(minutes=[30], hours=[2], zone=BERLIN)
+    hourly = cron(minutes=[30], zone=BERLIN)
+    twice = [at(2026, 10, 25, 2, 30, zone=BERLIN, fold=fold) for fold in (0, 1)]
+    assert twice[1] - twice[0] == 3600
+    assert daily.after(twice[0]) == at(2026, 10, 26, 2, 30, zone=BERLIN)
+    assert hourly.after(twice[0]) == hourly.last(twice[1] + 60) == twice[1]
+
+
+def test_rare_days() -> None:
+    leap = cron(minutes=[0], hours=[0], days=[29], months=[2])
+    assert leap.last(at(2026, 1, 1, 0, 0)) == at(2024, 2, 29, 0, 0)
+    assert leap.after(at(2026, 1, 1, 0, 0)) == at(2028, 2, 29, 0, 0)
+    sunday = cron(minutes=[0], hours=[0], days=[29], months=[2], weekdays=[0])
+    assert sunday.after(at(2080, 1, 2, 0, 0)) == at(2088, 2, 29, 0, 0)
+    for look in (cron(days=[30], months=[2]).after, cron(days=[31], months=[4]).last):
+        with pytest.raises(DefinitionError, match="no day has such a date"):
+            look(at(2026, 1, 1, 0, 0))
+
+
+def test_jitter_is_by_name() -> None:
+    late = [offset(f"warmup-{number}", 30.0) for number in range(200)]
+    assert late == [offset(f"warmup-{number}", 30.0) for number in range(200)]
+    assert 0 <= min(late) < 3
+    assert 27 < max(late) < 30
+    assert offset("any", 0.0) == 0.0
+    line = cron(minutes=[0], hours=[6], offset=90.0)
+    assert line.last(at(2026, 1, 1, 6, 1)) == at(2025, 12, 31, 6, 0) + 90
+    assert line.after(at(2026, 1, 1, 6, 1)) == at(2026, 1, 1, 6, 0) + 90
+
+
+TEN = Every(10.0)
+
+
+@pytest.mark.parametrize("missed", MISSED)
+def test_on_time_they_are_all_alike(missed: Any) -> None:
+    done = due(TEN, 1003.0, 990.0, missed, 5.0, at_once=True)
+    assert done == Due(1000.0, "", 1000.0)
+    assert due(TEN, 1009.9, 1000.0, missed, 5.0, at_once=True) == Due(None, "done", 1000.0)
+
+
+def test_what_becomes_of_missed_ticks() -> None:
+    def missing(missed: Any, grace: float, now: float = 1003.0) -> Due:
+        return due(TEN, now, 960.0, missed, grace, at_once=True)
+
+    assert missing("once", inf) == Due(1000.0, "", 1000.0, passed=3)
+    assert missing("all", inf) == Due(970.0, "", 970.0)
+    assert missing("all", 15.0) == Due(990.0, "", 990.0, passed=2)
+    assert missing("skip", 5.0) == Due(1000.0, "", 1000.0, passed=3)
+    assert missing("skip", 5.0, now=1006.0) == Due(None, "late", 1000.0, passed=4)
+
+
+def test_what_is_new_begins_at_once_or_with_its_next_tick() -> None:
+    assert due(TEN, 1003.0, None, "once", inf, at_once=True) == Due(1000.0, "", 1000.0)
+    assert due(TEN, 1003.0, None, "once", inf, at_once=False) == Due(None, "first", 1000.0)
+
+
+@given(
+    st.sampled_from([TEN, Every(7.0, 3.0), cron(minutes=range(0, 60, 5))]),
+    st.sampled_from(MISSED),
+    st.sampled_from([4.0, 30.0, inf]),
+    st.lists(st.floats(0.1, 2000.0), min_size=1, max_size=30),
+)
+def test_no_tick_is_run_twice_and_all_are_accounted_for(
+    schedule: Schedule, missed: Any, grace: float, pauses: list[float]
+) -> None:
+    now = 1_700_000_000.0
+    first = done = due(schedule, now, None, missed, grace, at_once=False).mark
+    run: list[float] = []
+    passed = 0
+    for pause in pauses:
+        now += pause
+        while (found := due(schedule, now, done, missed, grace, at_once=False)).reason != "done":
+            assert found.mark > done
+            assert now - found.mark >= 0
+            if found.tick is not None:
+                assert now - found.tick <= grace
+                run.append(found.tick)
+            passed += found.passed
+            done = found.mark
+        assert done == schedule.last(now)
+    assert run == sorted(set(run))
+    count, tick = 0, first
+    while (tick := schedule.after(tick)) <= now:
+        count += 1
+    assert len(run) + passed == count
