@@ -11,12 +11,6 @@ import pytest
 
 from workerkit import WorkerKit
 from workerkit.core.events import Event, WarmTick
-from workerkit.core.lua import Script
-from workerkit.testing.servers import RunningServer
-from workerkit.warming import ticks as module
-from workerkit.warming.ticks import Ticks
-
-CLOCK = "local now_us = tonumber(redis.call('GET', 'test:now'))\n"
 
 
 @pytest.fixture
@@ -28,28 +22,6 @@ def events() -> list[Event]:
 def kit(redis_url: str, events: list[Event]) -> Iterator[WorkerKit]:
     with WorkerKit(url=redis_url, hooks=[events.append]) as kit:
         yield kit
-
-
-def test_a_tick_is_claimed_once_and_taken_over(
-    kit: WorkerKit, redis_server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replace = {"now": CLOCK, "not_after": "-- include: now\n"}
-    monkeypatch.setattr(module, "_CLAIM", Script("workerkit.warming", "claim", replace=replace))
-    ticks, run = Ticks(kit.engine.keys("h"), "rates", 10.0), kit.engine.runner.call
-    redis_server.cli("SET", "test:now", 1_000_000_000)
-    assert run(ticks.claim("a")) == (100, "go")
-    assert run(ticks.claim("b")) == (100, "overlap")
-    assert run(ticks.claim("a")) == (100, "go")  # asked again after a lost answer
-    assert run(ticks.renew("a"))
-    assert not run(ticks.renew("b"))
-    assert run(ticks.finish("a", 100))
-    assert run(ticks.claim("b")) == (100, "done")
-    redis_server.cli("SET", "test:now", 1_010_000_000)
-    assert run(ticks.claim("b")) == (101, "go")
-    redis_server.cli("DEL", *redis_server.cli("KEYS", "wk:h:*:run"))  # type: ignore[misc]  # b dies; its claim runs out
-    assert run(ticks.claim("c")) == (101, "go")
-    assert not run(ticks.finish("b", 101))
-    assert all(redis_server.cli("PTTL", key) > 0 for key in redis_server.cli("KEYS", "wk:h:*"))  # type: ignore[operator,attr-defined]
 
 
 def test_fresh_entries_are_left_alone(kit: WorkerKit, events: list[Event]) -> None:

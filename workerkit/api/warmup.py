@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from workerkit.api.engine import Engine
@@ -12,7 +13,8 @@ from workerkit.api.memo import Memo
 from workerkit.core.durations import Duration, humanize, seconds
 from workerkit.core.events import WarmTick
 from workerkit.errors import DefinitionError, EncodingError, RateLimited
-from workerkit.warming.ticks import CLAIM_MS, Tick, Ticks
+from workerkit.warming.schedule import Due, Every, due
+from workerkit.warming.ticks import CLAIM_MS, Ticks
 
 SHORTEST = 1.0
 LONGEST_WAIT = 1.0  # seconds to wait for the limit; beyond that the rest is left to the next tick
@@ -44,23 +46,35 @@ class Warmup:
         self.name = name
         self.every = every
         self._before = before
+        self._schedule = Every(round(every * 1000))
         self._args = args if callable(args) else _checked(memo, name, args)
 
+    @cached_property
+    def _ticks(self) -> Ticks:
+        return Ticks(self._engine.keys("h"), self.name)
+
     def run_due(self) -> Outcome | None:
-        """Run the present tick unless it is done or under way; what it did, or None."""
-        ticks = Ticks(self._engine.keys("h"), self.name, self.every)
-        token = secrets.token_hex(8)
-        runner = self._engine.runner
-        tick: Tick = runner.call(ticks.claim(token))
-        if tick.verdict != "go":
+        """Run the tick that is due, unless it is done or under way; what it did, or None."""
+        call = self._engine.runner.call
+        state = call(self._ticks.look())  # whose reply tells the server's time, too
+        now = self._engine.now_us() // 1000
+        found = due(self._schedule, now, state.done, "once", None, at_once=True)
+        if found.tick is None:
             return None
-        renew = ticks.renew(token)
-        beat = self._engine.ticker.every(CLAIM_MS / 3000, "warm claim", lambda: runner.call(renew))
+        token = secrets.token_hex(8)
+        if call(self._ticks.claim(token, found.tick, state.done)) != "go":
+            return None
+        return self._claimed(token, found)
+
+    def _claimed(self, token: str, found: Due) -> Outcome:
+        call = self._engine.runner.call
+        renew = self._ticks.renew(token)
+        beat = self._engine.ticker.every(CLAIM_MS / 3000, "warm claim", lambda: call(renew))
         try:
             outcome = self.run()
         finally:
             beat.stop()
-        runner.call(ticks.finish(token, tick.number))
+        call(self._ticks.finish(token, found.tick, found.passed, outcome._asdict()))
         self._engine.hooks.emit(WarmTick(self.name, " ".join(f"{k}={v}" for k, v in outcome._asdict().items())))
         return outcome
 

@@ -53,9 +53,9 @@ class Plan(NamedTuple):
 def plan(targets: Iterable[Target], before: float) -> Plan:
     """Refresh what is not fresh for longer than `before` seconds.
 
-    The score is demand x cost x nearness: how many seconds of waiting each second saves, weighted by how soon it will be
-    too late. A call without an entry is nearest. Where demand is not counted all calls are asked for alike; where a cost
-    is not known it is the mean of the others'.
+    The score is demand x cost x nearness: how many seconds of waiting each second saves, weighted by how soon it will
+    be too late. A call without an entry is nearest. Where demand is not counted all calls are asked for alike; where a
+    cost is not known it is the mean of the others'.
     """
     known = list(targets)
     costs = [target.cost for target in known if target.cost is not None]

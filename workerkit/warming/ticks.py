@@ -1,57 +1,101 @@
-"""Ticks of a warmup: numbered by the server's clock, claimed by exactly one process, with no leader."""
+"""Ticks of a warmup: claimed by exactly one process, with no leader; and what is known of its runs."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from workerkit.core.call import Call
+from workerkit.core.call import Call, Word
 from workerkit.core.keys import Keys, escape
 from workerkit.core.lua import Script
 
-_CLAIM = Script("workerkit.warming", "claim")
-_FINISH = Script("workerkit.warming", "finish")
+_CLAIM, _FINISH, _MARK, _RENEW, _PAUSE = (
+    Script("workerkit.warming", name) for name in ("claim", "finish", "mark", "renew", "pause")
+)
 CLAIM_MS = 15_000
-_VERDICTS: dict[int, Literal["go", "done", "overlap"]] = {1: "go", 0: "done", -1: "overlap"}
+KEPT_RUNS = 50
+_NUMBERS = ("done", "running", "started", "ended", "runs", "missed", "overlaps")
+LIFE_MS = 400 * 86_400_000  # a yearly warmup must know of its last run
+
+Verdict = Literal["go", "overlap", "paused", "changed"]
 
 
-class Tick(NamedTuple):
-    """A tick, and whether it is to be run."""
+class State(NamedTuple):
+    """How a warmup stands. Moments are in ms since 1970; `run` is what the last run said of itself.
 
-    number: int
-    verdict: Literal["go", "done", "overlap"]
+    `done` is the newest tick that was run or left out, `running` the one under way. `missed` ticks were left out
+    because nobody was there, `overlaps` because a run took that long.
+    """
+
+    done: int | None = None
+    running: int | None = None
+    started: int | None = None
+    ended: int | None = None
+    paused: bool = False
+    runs: int = 0
+    missed: int = 0
+    overlaps: int = 0
+    run: Mapping[str, Any] = {}
 
 
 class Ticks:
-    """Makes the Calls of one warmup, due every `interval` seconds."""
+    """Makes the Calls of one warmup."""
 
-    def __init__(self, keys: Keys, name: str, interval: float) -> None:
+    def __init__(self, keys: Keys, name: str) -> None:
         part = escape(name)
-        self._done = keys.key("warmup", part, "done")
-        self._run = keys.key("warmup", part, "run")
-        self._interval_us = int(interval * 1e6)
-        # Long enough that a tick is never run twice, however late its second beat.
-        self._life_ms = int(interval * 2000) + 86_400_000
+        self._state, self._run, self._runs = (keys.key("warmup", part, kind) for kind in ("state", "run", "runs"))
 
-    def claim(self, token: str) -> Call[Tick]:
-        return Call(
-            "warm.claim",
-            "guard",
-            _tick,
-            script=_CLAIM,
-            keys=(self._done, self._run),
-            args=(token, self._interval_us, CLAIM_MS),
-        )
+    def look(self) -> Call[State]:
+        """How it stands."""
+        return Call("warm.look", "guard", _state, args=("HGETALL", self._state))
+
+    def claim(self, token: str, tick: int, done: int | None, *, by_hand: bool = False) -> Call[Verdict]:
+        """Claim a tick, when `done` is what the claimer believes to be done. The same claim again is the same."""
+        args = (token, tick, _word(done), CLAIM_MS, LIFE_MS, int(by_hand))
+        return Call("warm.claim", "guard", _verdict, script=_CLAIM, keys=(self._state, self._run), args=args)
+
+    def mark(self, done: int | None, mark: int, passed: int) -> Call[bool]:
+        """Leave out the ticks up to `mark`; whether `done` still was what is done."""
+        args = (_word(done), mark, passed, LIFE_MS)
+        return Call("warm.mark", "guard", bool, script=_MARK, keys=(self._state,), args=args)
 
     def renew(self, token: str) -> Call[bool]:
-        return self._finish(token, -1, CLAIM_MS)
+        """Keep the claim; whether it is still held."""
+        return Call("warm.renew", "guard", bool, script=_RENEW, keys=(self._run,), args=(token, CLAIM_MS))
 
-    def finish(self, token: str, tick: int) -> Call[bool]:
-        return self._finish(token, tick, self._life_ms)
+    def finish(self, token: str, tick: int | None, passed: int, run: Mapping[str, Any]) -> Call[bool]:
+        """End a run, and keep what it says of itself; whether the claim was still held. Without a tick it was asked for
+        by hand."""
+        args = (token, _word(tick), LIFE_MS, passed, KEPT_RUNS, json.dumps(run))
+        keys = (self._state, self._run, self._runs)
+        return Call("warm.finish", "guard", bool, script=_FINISH, keys=keys, args=args)
 
-    def _finish(self, token: str, tick: int, life_ms: int) -> Call[bool]:
-        keys = (self._done, self._run)
-        return Call("warm.finish", "guard", bool, script=_FINISH, keys=keys, args=(token, tick, life_ms))
+    def pause(self, *, on: bool) -> Call[bool]:
+        """Whether that changed anything."""
+        return Call("warm.pause", "guard", bool, script=_PAUSE, keys=(self._state,), args=(int(on), LIFE_MS))
+
+    def history(self, most: int) -> Call[list[Mapping[str, Any]]]:
+        """What the last runs said of themselves, the newest first."""
+        return Call("warm.history", "guard", _runs, args=("LRANGE", self._runs, 0, most - 1))
 
 
-def _tick(reply: Any) -> Tick:
-    return Tick(int(reply[0]), _VERDICTS[int(reply[1])])
+def _word(moment: int | None) -> Word:
+    return "" if moment is None else moment
+
+
+def _verdict(reply: bytes) -> Verdict:
+    said: Any = reply.decode()
+    verdict: Verdict = said
+    return verdict
+
+
+def _runs(reply: list[bytes]) -> list[Mapping[str, Any]]:
+    return [json.loads(each) for each in reply]
+
+
+def _state(reply: Any) -> State:
+    pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
+    found = {name.decode(): value for name, value in pairs}
+    numbers = {name: int(found[name]) for name in _NUMBERS if name in found}
+    return State(**numbers, paused="paused" in found, run=json.loads(found.get("run", b"{}")))
