@@ -12,6 +12,7 @@ from workerkit.cache.ledger import Index, Ledger
 from workerkit.core.flow import Batch, Flow
 from workerkit.errors import StoreUnavailable
 from workerkit.limits.tally import Tally
+from workerkit.warming.demand import Demand
 
 if TYPE_CHECKING:
     from workerkit.api.engine import Engine
@@ -20,7 +21,7 @@ INTERVAL = 1.0
 
 
 class Flusher:
-    """Asks each ledger and each tally for what it has, and sends it.
+    """Asks each ledger, each tally and each demand for what it has, and sends it.
 
     Begins with the first use in a process, so after any fork.
     """
@@ -29,6 +30,7 @@ class Flusher:
         self._engine = engine
         self._ledgers: list[Ledger] = []
         self._tallies: list[Tally] = []
+        self._demands: list[Demand] = []
         self.running = False  # in this process
         self._loop: asyncio.AbstractEventLoop | None = None
         forked = WeakMethod(self._forked)
@@ -42,6 +44,9 @@ class Flusher:
 
     def add_tally(self, tally: Tally) -> None:
         self._tallies.append(tally)
+
+    def add_demand(self, demand: Demand) -> None:
+        self._demands.append(demand)
 
     def start(self) -> None:
         """See to it that a thread of this process flushes."""
@@ -82,7 +87,7 @@ class Flusher:
     def flow(self) -> Flow[None]:
         """`flush` as a Flow."""
         failed: StoreUnavailable | None = None
-        for flush in (self._flush_ledgers, self._flush_tallies):
+        for flush in (self._flush_ledgers, self._flush_tallies, self._flush_demands):
             try:
                 yield from flush()
             except StoreUnavailable as error:  # the other store may be well
@@ -100,6 +105,17 @@ class Flusher:
         except StoreUnavailable:
             for ledger, counts in taken:
                 ledger.give_back(counts)
+            raise
+
+    def _flush_demands(self) -> Flow[None]:
+        taken = [(demand, calls) for demand in self._demands if (calls := demand.take())]
+        if not taken:
+            return
+        try:
+            yield from Batch(*[demand.add(calls) for demand, calls in taken])
+        except StoreUnavailable:
+            for demand, calls in taken:
+                demand.give_back(calls)
             raise
 
     def _flush_tallies(self) -> Flow[None]:

@@ -49,6 +49,9 @@ class Function(Generic[V]):
         self.options = options
         self.is_async = inspect.iscoroutinefunction(fn)
         self.wrapper: Callable[..., Any] = fn  # what callers call; set when it is made
+        self.note: Callable[[str, Arguments, Named], None] | None = (
+            None  # told of each call, where a warmup wants to know
+        )
         self.returning: Callable[[], Flow[None]] | None = getattr(fn, layers.RETURNING, None)
         self.closing: Callable[[Arguments, Named], Flow[bool] | None] | None = getattr(fn, layers.CLOSING, None)
         self.tier = None if options.l1 is None else self._tier(options.l1)

@@ -14,7 +14,9 @@ from workerkit.api.function import Function
 from workerkit.api.memo import Memo
 from workerkit.api.options import Options
 from workerkit.api.places import Place
+from workerkit.api.tier import Tier
 from workerkit.cache.computation import MISSING
+from workerkit.cache.local import Slot
 from workerkit.core.envelope import Envelope
 from workerkit.errors import StoreError
 
@@ -72,6 +74,8 @@ def _reader(function: Function[Any]) -> Callable[..., Any]:
         fetcher = function.fetcher
         if not flusher.running:
             flusher.start()
+        if function.note is not None:
+            function.note(place.key.value, args, kwargs)
         try:
             found = engine.runner.call(place.read)
         except StoreError as error:
@@ -96,17 +100,17 @@ def _sync_wrapper(function: Function[Any]) -> Any:
 
     if tier is None:
         return wrapper
-    local, takes_self = tier.threads, function.takes_self
+    local, takes_self, served = tier.threads, function.takes_self, _server(function, tier)
 
     def keeping(*args: Any, **kwargs: Any) -> Any:
         own = function.own(args) if takes_self else args
         slot = local.find(own, kwargs)
         if slot is not None:
-            return tier.served(slot)
+            return served(slot, args, kwargs)
         place = function.locate(args, kwargs)
         slot = local.find_key(place.key.value, own, kwargs)
         if slot is not None:
-            return tier.served(slot)
+            return served(slot, args, kwargs)
         tier.listen()
         generation = local.generation
         value, entry = read(place, args, kwargs)
@@ -117,6 +121,17 @@ def _sync_wrapper(function: Function[Any]) -> Any:
     return keeping
 
 
+def _server(function: Function[Any], tier: Tier) -> Callable[..., Any]:
+    """How one call is answered from the process's memory."""
+
+    def served(slot: Slot, args: Any, kwargs: Any) -> Any:
+        if function.note is not None:
+            function.note(slot.key, args, kwargs)
+        return tier.served(slot)
+
+    return served
+
+
 def _aio_reader(function: Function[Any]) -> Callable[..., Any]:
     """How one call is answered from Redis: the value, and the entry that it is a fresh hit of."""
     engine = function.engine
@@ -124,6 +139,8 @@ def _aio_reader(function: Function[Any]) -> Callable[..., Any]:
     async def read(place: Place, args: Any, kwargs: Any) -> tuple[Any, Envelope | None]:
         fetcher, runner = function.fetcher, engine.aio_runner
         engine.flusher.aio_started()
+        if function.note is not None:
+            function.note(place.key.value, args, kwargs)
         try:
             found = await runner.call(place.read)
         except StoreError as error:
@@ -147,6 +164,7 @@ def _aio_wrapper(function: Function[Any]) -> Any:
 
     if tier is None:
         return wrapper
+    served = _server(function, tier)
 
     async def keeping(*args: Any, **kwargs: Any) -> Any:
         here = tier.loops.here()
@@ -155,11 +173,11 @@ def _aio_wrapper(function: Function[Any]) -> Any:
         local, own = here.local, function.own(args)
         slot = local.find(own, kwargs)
         if slot is not None:
-            return tier.served(slot)
+            return served(slot, args, kwargs)
         place = function.locate(args, kwargs)
         slot = local.find_key(place.key.value, own, kwargs)
         if slot is not None:
-            return tier.served(slot)
+            return served(slot, args, kwargs)
         here.listener.start()
         generation = local.generation
         value, entry = await read(place, args, kwargs)
