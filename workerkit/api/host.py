@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, Protocol
 
 from workerkit.errors import DefinitionError
@@ -72,6 +73,9 @@ class Host(Protocol):
     can_queue: bool
     """Whether there are tasks at all."""
 
+    def zone(self) -> tzinfo:
+        """The time in which cron lines are meant."""
+
     def as_sent(
         self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -110,6 +114,9 @@ class NoHost:
     """No task framework: nothing is ever a task."""
 
     can_queue = False
+
+    def zone(self) -> tzinfo:
+        return UTC
 
     def running(self) -> Running | None:
         return None

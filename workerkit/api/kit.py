@@ -23,7 +23,8 @@ from workerkit.api.settings import Settings, load
 from workerkit.api.standin import WhenDown
 from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
 from workerkit.api.throttle import Throttle, throttle
-from workerkit.api.warmup import Warmup, Warmups
+from workerkit.api.warmup import Warmup
+from workerkit.api.warmups import Warmups
 from workerkit.cache.local import L1
 from workerkit.core.call import PING
 from workerkit.core.durations import Duration
@@ -31,6 +32,7 @@ from workerkit.core.events import Hook, Hooks
 from workerkit.errors import DefinitionError
 from workerkit.io.clients import Client, aio_client, client
 from workerkit.limits.definition import Algorithm, Count
+from workerkit.warming.schedule import Missed
 
 if TYPE_CHECKING:
     from typing import ParamSpec
@@ -302,17 +304,41 @@ class WorkerKit:
         self,
         fn: Memoized[Any, Any, Any] | MemoTask[Any, Any, Any],
         *,
-        every: Duration,
-        args: Iterable[Any] | Callable[[], Iterable[Any]],
+        every: Duration | None = None,
+        cron: str | None = None,
+        args: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+        hot: int = 0,
         before: Duration | None = None,
+        jitter: Duration = 0,
+        missed: Missed = "once",
+        grace: Duration | None = None,
+        on_start: bool = False,
         name: str | None = None,
     ) -> Warmup:
-        """Refresh `fn` for each of `args` (tuples of arguments, or a callable answering them), every `every`.
+        """Keep `fn` warm for each of `args` (tuples of arguments, or a callable answering them), and for the `hot`
+        calls that are asked for most.
 
-        A tick runs once, however many beats tick. What stays fresh for longer than `before` (default: `every`) is left
-        alone, so that no caller ever pays for it.
+        A tick, `every` so often or by a `cron` line in the app's time zone, is run once, however many beats tick; it is
+        late by up to `jitter`, by the name. Of ticks that nobody was there to run the newest is run ("once"), or each
+        ("all"), or none that is late ("skip"); never one more than `grace` late. A cron line is first run when it is
+        next due, or at once if `on_start`. What stays fresh for longer than `before` (default: one and a half
+        intervals) is left alone.
+
+        Raises DefinitionError for what cannot work.
         """
-        return self.warmups.add(fn, every=every, args=args, before=before, name=name)
+        return self.warmups.add(
+            fn,
+            every=every,
+            cron=cron,
+            args=args,
+            hot=hot,
+            before=before,
+            jitter=jitter,
+            missed=missed,
+            grace=grace,
+            on_start=on_start,
+            name=name,
+        )
 
     @overload
     def task(self, fn: Memoized[P, Any, V]) -> MemoTask[P, V, V]: ...

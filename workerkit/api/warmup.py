@@ -1,27 +1,48 @@
-"""`kit.warmup`: memoized functions refreshed on an interval, so that no caller pays for a cold cache."""
+"""`kit.warmup`: a memoized function kept warm, so that no caller pays for a cold cache."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from workerkit.api.demanding import Demands, decoded
 from workerkit.api.engine import Engine
 from workerkit.api.memo import Memo
-from workerkit.core.durations import Duration, humanize, seconds
+from workerkit.cache.computation import Work
+from workerkit.cache.entries import EntryKey
 from workerkit.core.events import WarmTick
-from workerkit.errors import DefinitionError, EncodingError, RateLimited
-from workerkit.warming.schedule import Due, Every, due
-from workerkit.warming.ticks import CLAIM_MS, Ticks
+from workerkit.core.flow import Batch, Flow
+from workerkit.errors import DefinitionError, RateLimited
+from workerkit.warming.demand import Asked
+from workerkit.warming.plan import Arguments, Plan, Target, plan
+from workerkit.warming.schedule import Missed, Schedule, due
+from workerkit.warming.ticks import CLAIM_MS, State, Ticks
 
-SHORTEST = 1.0
 LONGEST_WAIT = 1.0  # seconds to wait for the limit; beyond that the rest is left to the next tick
+_LOT = 100  # entries that are looked at in one pipeline
+MOST_CALLS = 100_000
+
+
+class Declared(NamedTuple):
+    """A warmup's checked options. `args` are calls, or answer them; `hot` are so many of those asked for most."""
+
+    name: str
+    schedule: Callable[[], Schedule]
+    said: str  # the schedule, as it was written
+    args: list[Arguments] | Callable[[], Iterable[Any]]
+    hot: int
+    before: float
+    missed: Missed
+    grace: int | None  # ms
+    at_once: bool
 
 
 class Outcome(NamedTuple):
-    """What a tick did: entries refreshed, found fresh, failed, and left because the limit was used up."""
+    """What a run did: entries refreshed, found fresh, failed, and left because the limit was used up."""
 
     warmed: int = 0
     fresh: int = 0
@@ -29,142 +50,188 @@ class Outcome(NamedTuple):
     left: int = 0
 
 
-class Warmup:
-    """One declared warming."""
+@dataclass(frozen=True)
+class WarmStatus:
+    """How a warmup stands. Moments are in seconds since 1970, by the server's clock.
 
-    def __init__(
-        self,
-        engine: Engine,
-        memo: Memo[Any, Any],
-        name: str,
-        every: float,
-        before: float,
-        args: Iterable[Any] | Callable[[], Iterable[Any]],
-    ) -> None:
+    `next` is when it is due, `running` since when a run is under way. `missed` ticks were left out because nobody was
+    there to run them, `overlaps` because a run took that long. `last` is what the last run did, `reason` why it failed.
+    """
+
+    name: str
+    schedule: str
+    next: float
+    running: float | None
+    ended: float | None
+    paused: bool
+    runs: int
+    missed: int
+    overlaps: int
+    last: Outcome | None
+    reason: str
+
+
+class Warmup:
+    """One declared warming. Its verbs raise StoreError when Redis is down."""
+
+    def __init__(self, engine: Engine, memo: Memo[Any, Any], declared: Declared, demands: Demands) -> None:
         self._engine = engine
         self._memo = memo
-        self.name = name
-        self.every = every
-        self._before = before
-        self._schedule = Every(round(every * 1000))
-        self._args = args if callable(args) else _checked(memo, name, args)
+        self._declared = declared
+        self._demands = demands
+
+    @property
+    def name(self) -> str:
+        """Its name, which no other warmup of the kit has."""
+        return self._declared.name
+
+    @property
+    def period(self) -> float:
+        """Seconds between the next two ticks."""
+        schedule = self._declared.schedule()
+        after = schedule.after(int(time.time() * 1000))
+        return (schedule.after(after) - after) / 1000
 
     @cached_property
     def _ticks(self) -> Ticks:
         return Ticks(self._engine.keys("h"), self.name)
 
+    def plan(self) -> Plan:
+        """What a run would refresh now, in which order, and what it would leave alone and why; nothing is changed."""
+        return self._engine.runner.run(self._planning())
+
+    def run(self) -> Outcome | None:
+        """Run now, whatever is due, also while paused; what was done, or None while another run is under way."""
+        return self._claimed(0, None, 0, by_hand=True)
+
     def run_due(self) -> Outcome | None:
-        """Run the tick that is due, unless it is done or under way; what it did, or None."""
-        call = self._engine.runner.call
+        """Run the tick that is due, unless it is done, left out or under way; what was done, or None."""
+        call, declared = self._engine.runner.call, self._declared
         state = call(self._ticks.look())  # whose reply tells the server's time, too
         now = self._engine.now_us() // 1000
-        found = due(self._schedule, now, state.done, "once", None, at_once=True)
+        found = due(declared.schedule(), now, state.done, declared.missed, declared.grace, at_once=declared.at_once)
         if found.tick is None:
+            if found.reason != "done" and call(self._ticks.mark(state.done, found.mark, found.passed)):
+                self._tell(found.reason)
             return None
-        token = secrets.token_hex(8)
-        if call(self._ticks.claim(token, found.tick, state.done)) != "go":
-            return None
-        return self._claimed(token, found)
+        return self._claimed(found.tick, state.done, found.passed)
 
-    def _claimed(self, token: str, found: Due) -> Outcome:
-        call = self._engine.runner.call
+    def status(self) -> WarmStatus:
+        """How it stands."""
+        state: State = self._engine.runner.call(self._ticks.look())
+        after = self._declared.schedule().after(max(state.done or 0, self._engine.now_us() // 1000))
+        last = {name: state.run[name] for name in Outcome._fields if name in state.run}
+        return WarmStatus(
+            self.name, self._declared.said, after / 1000, _seconds(state.started if state.running else None),
+            _seconds(state.ended), state.paused, state.runs, state.missed, state.overlaps,
+            Outcome(**last) if last else None, state.run.get("reason", ""),
+        )  # fmt: skip
+
+    def history(self, most: int = 10) -> list[dict[str, Any]]:
+        """What the last runs said of themselves, the newest first; at most 50 are kept."""
+        return [{**run} for run in self._engine.runner.call(self._ticks.history(most))]
+
+    def pause(self) -> bool:
+        """Run no more ticks until `resume`; False when it was paused already. A run that is under way goes on."""
+        return self._engine.runner.call(self._ticks.pause(on=True))
+
+    def resume(self) -> bool:
+        """Let ticks be run again; False when it was not paused."""
+        return self._engine.runner.call(self._ticks.pause(on=False))
+
+    def _claimed(self, tick: int, done: int | None, passed: int, *, by_hand: bool = False) -> Outcome | None:
+        call, token = self._engine.runner.call, secrets.token_hex(8)
+        verdict = call(self._ticks.claim(token, tick, done, by_hand=by_hand))
+        if verdict != "go":
+            if verdict == "overlap":
+                self._tell("overlap")
+            return None
         renew = self._ticks.renew(token)
         beat = self._engine.ticker.every(CLAIM_MS / 3000, "warm claim", lambda: call(renew))
+        began, outcome, reason = time.monotonic(), Outcome(), ""
         try:
-            outcome = self.run()
+            outcome = self._refreshed(self.plan())
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"[:500]
+            raise
         finally:
             beat.stop()
-        call(self._ticks.finish(token, found.tick, found.passed, outcome._asdict()))
-        self._engine.hooks.emit(WarmTick(self.name, " ".join(f"{k}={v}" for k, v in outcome._asdict().items())))
+            said = {**outcome._asdict(), "seconds": round(time.monotonic() - began, 3), "tick": tick, "reason": reason}
+            call(self._ticks.finish(token, None if by_hand else tick, passed, said))
+            self._tell(reason or " ".join(f"{name}={count}" for name, count in outcome._asdict().items()))
         return outcome
 
-    def run(self) -> Outcome:
-        """Refresh what is due to expire, now; what was done."""
-        warmed = fresh = failed = 0
-        calls = list(self._args() if callable(self._args) else self._args)
-        for done, call in enumerate(calls):
-            arguments = call if isinstance(call, tuple) else (call,)
+    def _refreshed(self, planned: Plan) -> Outcome:
+        warmed = failed = 0
+        for number, pick in enumerate(planned.picks):
+            args, kwargs = pick.arguments
             try:
-                if self._is_fresh(arguments):
-                    fresh += 1
-                elif self._refresh(arguments):
-                    warmed += 1
+                self._refresh(args, kwargs)
+                warmed += 1
             except RateLimited:
-                return Outcome(warmed, fresh, failed, left=len(calls) - done)
-            except Exception as error:  # noqa: BLE001 - the user's function: one failure must not end the tick
+                return Outcome(warmed, len(planned.skips), failed, left=len(planned.picks) - number)
+            except Exception as error:  # noqa: BLE001 - the user's function: one failure must not end the run
                 failed += 1
-                self._engine.hooks.emit(WarmTick(self.name, f"failed: {type(error).__name__}"))
-        return Outcome(warmed, fresh, failed)
+                self._tell(f"failed: {type(error).__name__}")
+        return Outcome(warmed, len(planned.skips), failed)
 
-    def _is_fresh(self, arguments: tuple[Any, ...]) -> bool:
-        return self._engine.runner.run(self._memo.fetcher.fresh_for(self._memo.work(arguments, {}))) > self._before
-
-    def _refresh(self, arguments: tuple[Any, ...]) -> bool:
+    def _refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            self._memo.refresh(*arguments)
+            self._memo.refresh(*args, **kwargs)
         except RateLimited as limited:
             if limited.retry_after > LONGEST_WAIT:
                 raise
             time.sleep(limited.retry_after)
-            self._memo.refresh(*arguments)
-        return True
+            self._memo.refresh(*args, **kwargs)
+
+    def _planning(self) -> Flow[Plan]:
+        targets: list[Target] = []
+        calls, fetcher = (yield from self._calls()), self._memo.fetcher
+        for start in range(0, len(calls), _LOT):
+            lot = calls[start : start + _LOT]
+            found = yield from Batch(*(fetcher.entries.get(work.key, work.tags) for _, _, work in lot))
+            for (arguments, asked, work), each in zip(lot, found, strict=True):
+                left, cost = (yield from fetcher.outlook(work, each)) or (None, None)
+                targets.append(Target(arguments, asked, left, cost))
+        return plan(targets, self._declared.before)
+
+    def _calls(self) -> Flow[list[tuple[Arguments, float | None, Work]]]:
+        """Each call once, with how often it is asked for where that is counted."""
+        declared, hot = self._declared.args, self._declared.hot
+        calls = declared if isinstance(declared, list) else checked_calls(self._memo, self.name, declared())
+        asked: list[Asked] = (yield from self._demands.of(self._memo.function).top(hot)) if hot else []
+        found: dict[EntryKey, tuple[Arguments, float | None, Work]] = {}
+        for arguments, rate in [
+            *((decoded(each.call), each.rate) for each in asked),
+            *((call, None) for call in calls),
+        ]:
+            work = self._memo.work(*arguments, aio=self._memo.is_async)
+            found.setdefault(work.key, (arguments, rate, work))
+        return list(found.values())
+
+    def _tell(self, outcome: str) -> None:
+        self._engine.hooks.emit(WarmTick(self.name, outcome))
 
 
-def _checked(memo: Memo[Any, Any], name: str, args: Iterable[Any]) -> list[Any]:
-    calls = list(args)
-    for call in calls:
-        try:
-            memo.signature.bind(*(call if isinstance(call, tuple) else (call,)))
-        except (TypeError, EncodingError) as error:
-            raise DefinitionError(f"warmup {name}: args {call!r} do not fit the function: {error}") from None
-    return calls
+def checked_calls(memo: Memo[Any, Any], name: str, args: Iterable[Any]) -> list[Arguments]:
+    """Calls as they are declared: a tuple of arguments, or the only argument. Raises DefinitionError for one that does
+    not fit the function, and for more than 100,000."""
+    return list(_checked(memo, name, args))
 
 
-class Warmups:
-    """The warmups of one kit."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._by_name: dict[str, Warmup] = {}
-        self.changed: Callable[[], None] = lambda: None
-
-    def add(
-        self,
-        fn: Any,
-        *,
-        every: Duration,
-        args: Iterable[Any] | Callable[[], Iterable[Any]],
-        before: Duration | None,
-        name: str | None,
-    ) -> Warmup:
-        """Declare a warmup. Raises DefinitionError for what cannot work."""
-        memo = getattr(fn, "memo", None)
-        if not isinstance(memo, Memo):
-            raise DefinitionError(f"warmup: {fn!r} is not memoized; put @kit.memoize(...) on it")
-        if memo.is_async:
-            raise DefinitionError("warmup: coroutine functions cannot be warmed yet; warm a plain function")
-        name = name or memo.fn.__qualname__
-        interval = seconds(every, what=f"warmup {name}: every")
-        if interval < SHORTEST:
+def _checked(memo: Memo[Any, Any], name: str, args: Iterable[Any]) -> Iterator[Arguments]:
+    for number, call in enumerate(args):
+        if number >= MOST_CALLS:
             raise DefinitionError(
-                f"warmup {name}: every {humanize(interval)} is too often; {humanize(SHORTEST)} at least"
+                f"warmup {name}: args gives more than {MOST_CALLS:,} calls; warm what is asked for most: hot=500"
             )
-        if name in self._by_name:
-            raise DefinitionError(f"there is a warmup {name} already; give this one another name=")
-        ahead = interval if before is None else seconds(before, what=f"warmup {name}: before")
-        warmup = self._by_name[name] = Warmup(self._engine, memo, name, interval, ahead, args)
-        self.changed()
-        return warmup
+        arguments = call if isinstance(call, tuple) else (call,)
+        try:
+            memo.signature.bind(*arguments)
+        except TypeError as error:
+            raise DefinitionError(f"warmup {name}: args {call!r:.100} do not fit the function: {error}") from None
+        yield arguments, {}
 
-    @property
-    def shortest(self) -> float | None:
-        """The shortest interval, None without warmups."""
-        return min((each.every for each in self._by_name.values()), default=None)
 
-    def run_tick(self) -> None:
-        """Run what is due. Each warmup by itself: one that fails leaves the others alone."""
-        for warmup in list(self._by_name.values()):
-            try:
-                warmup.run_due()
-            except Exception as error:  # noqa: BLE001 - the other warmups go on
-                self._engine.hooks.emit(WarmTick(warmup.name, f"failed: {type(error).__name__}: {error}"))
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000

@@ -154,10 +154,12 @@ class Fetcher(Generic[V]):
         old = yield from self._fresh(work)
         return MISSING if old is None else old.value
 
-    def fresh_for(self, work: Work) -> Flow[float]:
-        """For how many more seconds there is a fresh value; 0.0 when there is none."""
-        old = yield from self._fresh(work)
-        return 0.0 if old is None else (old.envelope.soft_us - self.now_us()) / 1e6
+    def outlook(self, work: Work, found: Found) -> Flow[tuple[float, float] | None]:
+        """For how many more seconds what was found is fresh, and how many its computation took; None for no value."""
+        old = yield from self._standing(work, found)
+        if old is None or old.envelope.flags:
+            return None
+        return (old.envelope.soft_us - self.now_us()) / 1e6, old.envelope.cost_us / 1e6
 
     def _fresh(self, work: Work) -> Flow[Old | None]:
         found = yield from self.entries.get(work.key, work.tags)

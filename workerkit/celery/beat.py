@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery
 
-from workerkit.api.warmup import Warmups
+from workerkit.api.warmups import Warmups
 
 WARM_TASK = "workerkit.warm"
 ENTRY = "workerkit-warm"

@@ -64,7 +64,7 @@ class Glue:
         # Not shared: the next app in this process would run the warmups of this one.
         @self._app.task(name=WARM_TASK, shared=False, ignore_result=True, acks_late=True)
         def run_tick() -> None:
-            warm.run_tick()
+            warm.run_due()
 
         warm.changed = lambda: install_schedule(self._app, warm)
         warm.changed()

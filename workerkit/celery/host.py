@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import tzinfo
 from typing import Any, NamedTuple
 
 from celery import Celery, Task
@@ -59,6 +60,10 @@ class CeleryHost:
     """What the current Celery task is, and how an execution ends without a result, or a message is sent."""
 
     can_queue = True
+
+    def zone(self) -> tzinfo:
+        zone: tzinfo = self._app.timezone
+        return zone
 
     def __init__(self, app: Celery) -> None:
         self._app = app

@@ -1,0 +1,135 @@
+"""The warmups of one kit: declared, checked, and run when they are due."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from workerkit.api.demanding import Demands
+from workerkit.api.engine import Engine
+from workerkit.api.memo import Memo
+from workerkit.api.warmup import Declared, Warmup, checked_calls
+from workerkit.core.durations import Duration, humanize, seconds
+from workerkit.core.events import WarmTick
+from workerkit.errors import DefinitionError
+from workerkit.warming.demand import CAP
+from workerkit.warming.plan import Arguments
+from workerkit.warming.schedule import MISSED, Cron, Every, Missed, Schedule, offset
+
+SHORTEST = 1.0
+Args = Iterable[Any] | Callable[[], Iterable[Any]]
+
+
+class Warmups:
+    """By name, in the order in which they were declared."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._by_name: dict[str, Warmup] = {}
+        self.demands = Demands()
+        self.changed: Callable[[], None] = lambda: None
+
+    def __iter__(self) -> Iterator[Warmup]:
+        return iter(list(self._by_name.values()))
+
+    def __getitem__(self, name: str) -> Warmup:
+        """Raises DefinitionError, naming those that there are."""
+        found = self._by_name.get(name)
+        if found is None:
+            raise DefinitionError(f"there is no warmup {name!r:.60}; there are: {', '.join(self._by_name) or 'none'}")
+        return found
+
+    def add(
+        self,
+        fn: Any,
+        *,
+        every: Duration | None,
+        cron: str | None,
+        args: Args | None,
+        hot: int,
+        before: Duration | None,
+        jitter: Duration,
+        missed: Missed,
+        grace: Duration | None,
+        on_start: bool,
+        name: str | None,
+    ) -> Warmup:
+        """Declare a warmup. Raises DefinitionError for what cannot work."""
+        memo = getattr(fn, "memo", None)
+        if not isinstance(memo, Memo):
+            raise DefinitionError(f"warmup: {fn!r} is not memoized; put @kit.memoize(...) on it")
+        if memo.is_async:
+            raise DefinitionError("warmup: coroutine functions cannot be warmed yet; warm a plain function")
+        name = name or memo.fn.__qualname__
+        if name in self._by_name:
+            raise DefinitionError(f"there is a warmup {name} already; give this one another name=")
+        schedule, said = self._schedule(name, every, cron, jitter)
+        interval = (schedule.after(schedule.after(0)) - schedule.after(0)) / 1000
+        if missed not in MISSED:
+            raise DefinitionError(f"warmup {name}: missed must be one of {', '.join(MISSED)}, not {missed!r:.40}")
+        late = None if grace is None else round(seconds(grace, what=f"warmup {name}: grace") * 1000)
+        declared = Declared(
+            name,
+            # In the app's time, which may not be known yet.
+            cache(lambda: replace(schedule, zone=self._engine.host.zone()) if isinstance(schedule, Cron) else schedule),
+            said,
+            _args(memo, name, args, hot),
+            hot,
+            # What expires before the next tick has been run has to be refreshed now.
+            interval * 1.5 if before is None else seconds(before, what=f"warmup {name}: before"),
+            missed,
+            round(interval * 500) if late is None and missed == "skip" else late,
+            on_start or cron is None,
+        )
+        if hot:
+            self.demands.record(memo.function, name)
+        warmup = self._by_name[name] = Warmup(self._engine, memo, declared, self.demands)
+        self.changed()
+        return warmup
+
+    def _schedule(self, name: str, every: Duration | None, cron: str | None, jitter: Duration) -> tuple[Schedule, str]:
+        if (every is None) == (cron is None):
+            raise DefinitionError(f'warmup {name}: give either every="5m" or cron="0 6 * * *"')
+        late = offset(name, round(seconds(jitter, what=f"warmup {name}: jitter", zero_ok=True) * 1000))
+        if cron is not None:
+            # By name, as the kit finds its glue: cron lines are read by Celery.
+            made: Cron = importlib.import_module("workerkit.celery.cron").parsed(
+                cron, late, what=f"warmup {name}: cron"
+            )
+            return made, f"cron {cron}"
+        interval = seconds(every or 0, what=f"warmup {name}: every")
+        if interval < SHORTEST:
+            raise DefinitionError(
+                f"warmup {name}: every {humanize(interval)} is too often; {humanize(SHORTEST)} at least"
+            )
+        return Every(round(interval * 1000), late), f"every {humanize(interval)}"
+
+    @property
+    def shortest(self) -> float | None:
+        """The shortest interval, None without warmups."""
+        return min((each.period for each in self), default=None)
+
+    def run_due(self) -> None:
+        """Run what is due. Each warmup by itself: one that fails leaves the others alone."""
+        for warmup in self:
+            try:
+                warmup.run_due()
+            except Exception as error:  # noqa: BLE001 - the other warmups go on
+                self._engine.hooks.emit(WarmTick(warmup.name, f"failed: {type(error).__name__}: {error}"))
+
+
+def _args(
+    memo: Memo[Any, Any], name: str, args: Args | None, hot: int
+) -> list[Arguments] | Callable[[], Iterable[Any]]:
+    if type(hot) is not int or not 0 <= hot <= CAP // 2:
+        raise DefinitionError(f"warmup {name}: hot must be an int from 1 to {CAP // 2}, not {hot!r:.40}")
+    if args is None:
+        if not hot:
+            raise DefinitionError(f"warmup {name}: give args=[...], or hot=500 for the 500 calls asked for most")
+        return []
+    if isinstance(args, (str, bytes)):
+        raise DefinitionError(f"warmup {name}: args must be a list of calls: write args=[{args!r:.60}]")
+    return args if callable(args) else checked_calls(memo, name, args)
