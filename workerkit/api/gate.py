@@ -52,6 +52,10 @@ class Gate:
         self._template = Template(key, self._binder.names, "throttle: key")
         self._place = queueing.of(self._binder.names)
 
+    def asked(self, args: Any, kwargs: Any) -> tuple[str, tuple[int, ...]]:
+        """What a call asks of the limiter: the key, and what each rate is charged."""
+        return self._template(self._binder(args, kwargs)), self._costs
+
     # Entering
 
     def plan(self, limiter: Admissions, wrapper: Callable[..., Any], args: Any, kwargs: Any) -> Plan[Any]:

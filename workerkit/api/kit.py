@@ -309,6 +309,7 @@ class WorkerKit:
         args: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
         hot: int = 0,
         before: Duration | None = None,
+        budget: str | None = None,
         jitter: Duration = 0,
         missed: Missed = "once",
         grace: Duration | None = None,
@@ -322,7 +323,8 @@ class WorkerKit:
         late by up to `jitter`, by the name. Of ticks that nobody was there to run the newest is run ("once"), or each
         ("all"), or none that is late ("skip"); never one more than `grace` late. A cron line is first run when it is
         next due, or at once if `on_start`. What stays fresh for longer than `before` (default: one and a half
-        intervals) is left alone.
+        intervals) is left alone. With a `budget` of "20%" warming takes at most that share of the limit that `fn` is
+        throttled by, and of that only what live callers leave over.
 
         Raises DefinitionError for what cannot work.
         """
@@ -333,6 +335,7 @@ class WorkerKit:
             args=args,
             hot=hot,
             before=before,
+            budget=budget,
             jitter=jitter,
             missed=missed,
             grace=grace,

@@ -15,6 +15,8 @@ _MARK = "__workerkit_layers__"
 # What a throttle leaves on its wrapper for the layers outside of it: a parked task that has come back must be let in
 # (and its ticket taken off the list) even when a memoized hit then answers it.
 RETURNING = "__workerkit_returning__"
+# And its gate, for who wants to know what a call asks of which limiter.
+GATE = "__workerkit_gate__"
 # What a job leaves on its wrapper: a memoized hit runs no job, and ends the record of its task by it.
 CLOSING = "__workerkit_closing__"
 

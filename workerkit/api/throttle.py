@@ -54,6 +54,7 @@ def throttle(
         functools.update_wrapper(wrapper, fn)
         wrapper.__signature__ = inspect.signature(fn)  # functools.wraps alone costs Celery its argument check
         setattr(wrapper, layers.RETURNING, gate.returning)
+        setattr(wrapper, layers.GATE, gate)
         layers.mark(wrapper, fn, "throttle")
         return wrapper
 

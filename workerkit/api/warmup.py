@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from workerkit.api.budget import Budget
 from workerkit.api.demanding import Demands, decoded
 from workerkit.api.engine import Engine
 from workerkit.api.memo import Memo
@@ -39,6 +40,7 @@ class Declared(NamedTuple):
     missed: Missed
     grace: int | None  # ms
     at_once: bool
+    budget: Budget | None
 
 
 class Outcome(NamedTuple):
@@ -166,23 +168,36 @@ class Warmup:
         for number, pick in enumerate(planned.picks):
             args, kwargs = pick.arguments
             try:
-                self._refresh(args, kwargs)
+                if not self._allowed(args, kwargs) or not self._refresh(args, kwargs):
+                    return Outcome(warmed, len(planned.skips), failed, left=len(planned.picks) - number)
                 warmed += 1
-            except RateLimited:
-                return Outcome(warmed, len(planned.skips), failed, left=len(planned.picks) - number)
             except Exception as error:  # noqa: BLE001 - the user's function: one failure must not end the run
                 failed += 1
                 self._tell(f"failed: {type(error).__name__}")
         return Outcome(warmed, len(planned.skips), failed)
 
-    def _refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _allowed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Wait a little for the budget; whether there was room."""
+        budget, until = self._declared.budget, time.monotonic() + LONGEST_WAIT
+        while budget is not None and (wait := self._engine.runner.run(budget.asking(args, kwargs))):
+            if time.monotonic() + wait > until:
+                return False
+            time.sleep(wait)
+        return True
+
+    def _refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Compute anew, waiting a little for the limit; False when that would take long."""
         try:
             self._memo.refresh(*args, **kwargs)
         except RateLimited as limited:
             if limited.retry_after > LONGEST_WAIT:
-                raise
+                return False
             time.sleep(limited.retry_after)
-            self._memo.refresh(*args, **kwargs)
+            try:
+                self._memo.refresh(*args, **kwargs)
+            except RateLimited:
+                return False
+        return True
 
     def _planning(self) -> Flow[Plan]:
         targets: list[Target] = []

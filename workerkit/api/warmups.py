@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from workerkit.api.budget import Budget
 from workerkit.api.demanding import Demands
 from workerkit.api.engine import Engine
 from workerkit.api.memo import Memo
@@ -51,6 +52,7 @@ class Warmups:
         args: Args | None,
         hot: int,
         before: Duration | None,
+        budget: str | None,
         jitter: Duration,
         missed: Missed,
         grace: Duration | None,
@@ -83,6 +85,7 @@ class Warmups:
             missed,
             round(interval * 500) if late is None and missed == "skip" else late,
             on_start or cron is None,
+            None if budget is None else Budget(self._engine, memo, name, budget),
         )
         if hot:
             self.demands.record(memo.function, name)
