@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
@@ -15,7 +16,8 @@ from workerkit.core.flow import Flow
 from workerkit.errors import DefinitionError
 from workerkit.limits.decision import Decision
 from workerkit.waitlist.line import Line
-from workerkit.warming.budget import share_of, shared, spare
+from workerkit.warming.budget import least, share_of, shared, spare
+from workerkit.warming.plan import Arguments
 
 PAUSE = 0.1  # seconds after which it is looked again whether live callers leave something over
 
@@ -33,6 +35,16 @@ class Budget:
         # A limiter of its own: no more than the share in any period, however many processes warm.
         own = f"warm.{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
         self._own = Limiter(engine, own, *shared(gate.limiter.definition.rates, share))
+        self.said = f"{text.strip()} of {gate.limiter.name}: {', '.join(map(str, self._own.definition.rates))}"
+
+    def seconds(self, calls: Iterable[Arguments]) -> float:
+        """What these calls take at least, each key of the limit by itself."""
+        rates = self._own.definition.rates
+        costs: dict[str, list[int]] = {}
+        for args, kwargs in calls:
+            key, each = self._gate.asked(args, kwargs)
+            costs[key] = [sum(pair) for pair in zip(costs.get(key, [0] * len(rates)), each, strict=True)]
+        return max((least(*pair) for each in costs.values() for pair in zip(each, rates, strict=True)), default=0.0)
 
     def asking(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[float]:
         """0.0 where this call may be refreshed now, else the seconds after which to ask again."""

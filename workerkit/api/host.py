@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,6 +77,12 @@ class Host(Protocol):
     def zone(self) -> tzinfo:
         """The time in which cron lines are meant."""
 
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end, from where no event loop runs."""
+
+    def warm(self, namespace: str, name: str, message: list[Any], wait: float, queue: str | None) -> None:
+        """Send a message, of low priority, that has a worker go on with a warmup's run after `wait` seconds."""
+
     def as_sent(
         self, wrapper: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -117,6 +124,12 @@ class NoHost:
 
     def zone(self) -> tzinfo:
         return UTC
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run(coroutine)
+
+    def warm(self, namespace: str, name: str, message: list[Any], wait: float, queue: str | None) -> None:
+        raise RuntimeError("only an app has workers")
 
     def running(self) -> Running | None:
         return None

@@ -314,6 +314,7 @@ class WorkerKit:
         missed: Missed = "once",
         grace: Duration | None = None,
         on_start: bool = False,
+        queue: str | None = None,
         name: str | None = None,
     ) -> Warmup:
         """Keep `fn` warm for each of `args` (tuples of arguments, or a callable answering them), and for the `hot`
@@ -322,9 +323,12 @@ class WorkerKit:
         A tick, `every` so often or by a `cron` line in the app's time zone, is run once, however many beats tick; it is
         late by up to `jitter`, by the name. Of ticks that nobody was there to run the newest is run ("once"), or each
         ("all"), or none that is late ("skip"); never one more than `grace` late. A cron line is first run when it is
-        next due, or at once if `on_start`. What stays fresh for longer than `before` (default: one and a half
-        intervals) is left alone. With a `budget` of "20%" warming takes at most that share of the limit that `fn` is
-        throttled by, and of that only what live callers leave over.
+        next due; with `on_start` a warmup also runs whenever a worker starts. Workers run it a bounded part at a time,
+        as messages of low priority on `queue` (default: as the app routes `workerkit.warm.run`).
+
+        What stays fresh for longer than `before` (default: one and a half intervals) is left alone. With a `budget` of
+        "20%" warming takes at most that share of the limit that `fn` is throttled by, and of that only what live
+        callers leave over.
 
         Raises DefinitionError for what cannot work.
         """
@@ -340,6 +344,7 @@ class WorkerKit:
             missed=missed,
             grace=grace,
             on_start=on_start,
+            queue=queue,
             name=name,
         )
 

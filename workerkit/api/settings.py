@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     waitlist_full: Literal["countdown", "refuse"] = Field(
         "countdown", description="A task beyond that: sent with a countdown instead, or failed with WaitlistFull."
     )
+    warm_tick: Literal["beat", "worker"] = Field("beat", description="What looks whether a warmup is due.")
     heartbeat: Seconds = Field(5.0, description="How often a running job says that it is alive.")
 
     @field_validator("redis_url", "guard_url")

@@ -3,53 +3,35 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from workerkit.api.budget import Budget
-from workerkit.api.demanding import Demands, decoded
 from workerkit.api.engine import Engine
-from workerkit.api.memo import Memo
-from workerkit.cache.computation import Work
-from workerkit.cache.entries import EntryKey
+from workerkit.api.warmer import Warmer
 from workerkit.core.events import WarmTick
-from workerkit.core.flow import Batch, Flow
-from workerkit.errors import DefinitionError, RateLimited
-from workerkit.warming.demand import Asked
-from workerkit.warming.plan import Arguments, Plan, Target, plan
+from workerkit.errors import DefinitionError
+from workerkit.warming.plan import Plan
+from workerkit.warming.run import Outcome, Run
 from workerkit.warming.schedule import Missed, Schedule, due
 from workerkit.warming.ticks import CLAIM_MS, State, Ticks
 
-LONGEST_WAIT = 1.0  # seconds to wait for the limit; beyond that the rest is left to the next tick
-_LOT = 100  # entries that are looked at in one pipeline
-MOST_CALLS = 100_000
+SHORTEST_CLAIM_MS = 1000
 
 
-class Declared(NamedTuple):
-    """A warmup's checked options. `args` are calls, or answer them; `hot` are so many of those asked for most."""
+class When(NamedTuple):
+    """When a warmup runs, and on which queue (None: as the app routes it). `grace` is in ms."""
 
-    name: str
     schedule: Callable[[], Schedule]
     said: str  # the schedule, as it was written
-    args: list[Arguments] | Callable[[], Iterable[Any]]
-    hot: int
-    before: float
     missed: Missed
-    grace: int | None  # ms
+    grace: int | None
     at_once: bool
-    budget: Budget | None
-
-
-class Outcome(NamedTuple):
-    """What a run did: entries refreshed, found fresh, failed, and left because the limit was used up."""
-
-    warmed: int = 0
-    fresh: int = 0
-    failed: int = 0
-    left: int = 0
+    on_start: bool
+    queue: str | None
 
 
 @dataclass(frozen=True)
@@ -76,55 +58,59 @@ class WarmStatus:
 class Warmup:
     """One declared warming. Its verbs raise StoreError when Redis is down."""
 
-    def __init__(self, engine: Engine, memo: Memo[Any, Any], declared: Declared, demands: Demands) -> None:
+    def __init__(self, engine: Engine, name: str, when: When, warmer: Warmer) -> None:
         self._engine = engine
-        self._memo = memo
-        self._declared = declared
-        self._demands = demands
-
-    @property
-    def name(self) -> str:
+        self._when = when
+        self._warmer = warmer
+        self.name = name
         """Its name, which no other warmup of the kit has."""
-        return self._declared.name
+        self.on_start = when.on_start
+        """Whether it also runs when a worker starts."""
 
     @property
     def period(self) -> float:
         """Seconds between the next two ticks."""
-        schedule = self._declared.schedule()
-        after = schedule.after(int(time.time() * 1000))
-        return (schedule.after(after) - after) / 1000
-
-    @cached_property
-    def _ticks(self) -> Ticks:
-        return Ticks(self._engine.keys("h"), self.name)
+        return self._interval(int(time.time() * 1000)) / 1000
 
     def plan(self) -> Plan:
         """What a run would refresh now, in which order, and what it would leave alone and why; nothing is changed."""
-        return self._engine.runner.run(self._planning())
+        return self._warmer.plan()
 
     def run(self) -> Outcome | None:
-        """Run now, whatever is due, also while paused; what was done, or None while another run is under way."""
-        return self._claimed(0, None, 0, by_hand=True)
+        """Run now, in this process, whatever is due, also while paused; what was done, or None while another run is
+        under way."""
+        return self._here(self._by_hand())
+
+    def send(self) -> bool:
+        """Have the workers run it now, whatever is due, also while paused; False while another run is under way."""
+        return self._sent(self._by_hand())
 
     def run_due(self) -> Outcome | None:
-        """Run the tick that is due, unless it is done, left out or under way; what was done, or None."""
-        call, declared = self._engine.runner.call, self._declared
-        state = call(self._ticks.look())  # whose reply tells the server's time, too
-        now = self._engine.now_us() // 1000
-        found = due(declared.schedule(), now, state.done, declared.missed, declared.grace, at_once=declared.at_once)
-        if found.tick is None:
-            if found.reason != "done" and call(self._ticks.mark(state.done, found.mark, found.passed)):
-                self._tell(found.reason)
-            return None
-        return self._claimed(found.tick, state.done, found.passed)
+        """Run the tick that is due in this process, unless it is done, left out or under way; what was done, or
+        None."""
+        return self._here(self._claimed_due())
+
+    def send_due(self) -> bool:
+        """Have the workers run the tick that is due; False where it is done, left out or under way."""
+        return self._sent(self._claimed_due())
+
+    def go_on(self, message: list[Any]) -> None:
+        """Work on the run of a message, unless it was taken over meanwhile; its rest is sent again."""
+        run = self._warmer.run_of(message)
+        if not self._engine.runner.call(self._ticks.renew(run.token)):
+            return
+        wait = self._worked(run, here=self._engine.host.eager())
+        if wait is not None:
+            self._hand_over(run, wait)
 
     def status(self) -> WarmStatus:
         """How it stands."""
         state: State = self._engine.runner.call(self._ticks.look())
-        after = self._declared.schedule().after(max(state.done or 0, self._engine.now_us() // 1000))
+        running = state.running is not None and self._engine.runner.call(self._ticks.held())
+        after = self._when.schedule().after(max(state.done or 0, self._engine.now_us() // 1000))
         last = {name: state.run[name] for name in Outcome._fields if name in state.run}
         return WarmStatus(
-            self.name, self._declared.said, after / 1000, _seconds(state.started if state.running else None),
+            self.name, self._when.said, after / 1000, _seconds(state.started if running else None),
             _seconds(state.ended), state.paused, state.runs, state.missed, state.overlaps,
             Outcome(**last) if last else None, state.run.get("reason", ""),
         )  # fmt: skip
@@ -141,111 +127,97 @@ class Warmup:
         """Let ticks be run again; False when it was not paused."""
         return self._engine.runner.call(self._ticks.pause(on=False))
 
-    def _claimed(self, tick: int, done: int | None, passed: int, *, by_hand: bool = False) -> Outcome | None:
-        call, token = self._engine.runner.call, secrets.token_hex(8)
-        verdict = call(self._ticks.claim(token, tick, done, by_hand=by_hand))
+    @cached_property
+    def _ticks(self) -> Ticks:
+        # Who takes over does so within an interval.
+        claim = min(max(self._interval(0) // 2, SHORTEST_CLAIM_MS), CLAIM_MS)
+        return Ticks(self._engine.keys("h"), self.name, claim)
+
+    def _interval(self, moment: int) -> int:
+        schedule = self._when.schedule()
+        after = schedule.after(moment)
+        return schedule.after(after) - after
+
+    # Claiming
+
+    def _by_hand(self) -> Run | None:
+        return self._claimed(None, None, 0)
+
+    def _claimed_due(self) -> Run | None:
+        call, when = self._engine.runner.call, self._when
+        state = call(self._ticks.look())  # whose reply tells the server's time, too
+        now = self._engine.now_us() // 1000
+        found = due(when.schedule(), now, state.done, when.missed, when.grace, at_once=when.at_once)
+        if found.tick is not None:
+            return self._claimed(found.tick, state.done, found.passed)
+        if found.reason != "done" and call(self._ticks.mark(state.done, found.mark, found.passed)):
+            self._tell(found.reason)
+        return None
+
+    def _claimed(self, tick: int | None, done: int | None, passed: int) -> Run | None:
+        token = secrets.token_hex(8)
+        verdict = self._engine.runner.call(self._ticks.claim(token, tick or 0, done, by_hand=tick is None))
+        if verdict == "overlap":
+            self._tell("overlap")
         if verdict != "go":
-            if verdict == "overlap":
-                self._tell("overlap")
             return None
-        renew = self._ticks.renew(token)
-        beat = self._engine.ticker.every(CLAIM_MS / 3000, "warm claim", lambda: call(renew))
-        began, outcome, reason = time.monotonic(), Outcome(), ""
+        now = self._engine.now_us() // 1000
+        return Run(token, tick, passed, now, self._when.schedule().after(max(now, tick or 0)))
+
+    # Running
+
+    def _here(self, run: Run | None) -> Outcome | None:
+        if run is None:
+            return None
+        self._worked(run, here=True)
+        return run.outcome
+
+    def _sent(self, run: Run | None) -> bool:
+        if run is not None:
+            self._hand_over(run, 0.0)
+        return run is not None
+
+    def _hand_over(self, run: Run, wait: float) -> None:
+        """Leave a run to a message; where that cannot be sent, to the next tick."""
+        if not self._engine.host.can_queue:
+            raise DefinitionError(f"warmup {self.name}: there are no workers to run it; use run(), or WorkerKit(app)")
+        message = self._warmer.message(run)
+        if message is not None and self._engine.runner.call(self._ticks.renew(run.token, round(wait * 1000))):
+            self._engine.host.warm(self._engine.settings.namespace, self.name, message, wait, self._when.queue)
+
+    def _worked(self, run: Run, *, here: bool) -> float | None:
+        """Do some of a run; seconds after which its rest is to be done, None when it has ended."""
+        lost, call = threading.Event(), self._engine.runner.call
+        renew = self._ticks.renew(run.token)
+
+        def keep() -> None:
+            if not call(renew):
+                lost.set()
+
+        beat = self._engine.ticker.every(self._ticks.claim_ms / 3000, "warm claim", keep)
         try:
-            outcome = self._refreshed(self.plan())
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"[:500]
+            wait = self._warmer.go(run, lost, self._failed, here=here)
+        except BaseException as error:
+            self._end(run, f"{type(error).__name__}: {error}"[:500])
             raise
         finally:
             beat.stop()
-            said = {**outcome._asdict(), "seconds": round(time.monotonic() - began, 3), "tick": tick, "reason": reason}
-            call(self._ticks.finish(token, None if by_hand else tick, passed, said))
+        if wait is None:
+            self._end(run, "")
+        return wait
+
+    def _end(self, run: Run, reason: str) -> None:
+        now, outcome = self._engine.now_us() // 1000, run.outcome
+        said = {**outcome._asdict(), "seconds": (now - run.began) / 1000, "tick": run.tick, "reason": reason}
+        said["at"] = now / 1000
+        if self._engine.runner.call(self._ticks.finish(run.token, run.tick, run.passed, said)):
             self._tell(reason or " ".join(f"{name}={count}" for name, count in outcome._asdict().items()))
-        return outcome
 
-    def _refreshed(self, planned: Plan) -> Outcome:
-        warmed = failed = 0
-        for number, pick in enumerate(planned.picks):
-            args, kwargs = pick.arguments
-            try:
-                if not self._allowed(args, kwargs) or not self._refresh(args, kwargs):
-                    return Outcome(warmed, len(planned.skips), failed, left=len(planned.picks) - number)
-                warmed += 1
-            except Exception as error:  # noqa: BLE001 - the user's function: one failure must not end the run
-                failed += 1
-                self._tell(f"failed: {type(error).__name__}")
-        return Outcome(warmed, len(planned.skips), failed)
-
-    def _allowed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Wait a little for the budget; whether there was room."""
-        budget, until = self._declared.budget, time.monotonic() + LONGEST_WAIT
-        while budget is not None and (wait := self._engine.runner.run(budget.asking(args, kwargs))):
-            if time.monotonic() + wait > until:
-                return False
-            time.sleep(wait)
-        return True
-
-    def _refresh(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Compute anew, waiting a little for the limit; False when that would take long."""
-        try:
-            self._memo.refresh(*args, **kwargs)
-        except RateLimited as limited:
-            if limited.retry_after > LONGEST_WAIT:
-                return False
-            time.sleep(limited.retry_after)
-            try:
-                self._memo.refresh(*args, **kwargs)
-            except RateLimited:
-                return False
-        return True
-
-    def _planning(self) -> Flow[Plan]:
-        targets: list[Target] = []
-        calls, fetcher = (yield from self._calls()), self._memo.fetcher
-        for start in range(0, len(calls), _LOT):
-            lot = calls[start : start + _LOT]
-            found = yield from Batch(*(fetcher.entries.get(work.key, work.tags) for _, _, work in lot))
-            for (arguments, asked, work), each in zip(lot, found, strict=True):
-                left, cost = (yield from fetcher.outlook(work, each)) or (None, None)
-                targets.append(Target(arguments, asked, left, cost))
-        return plan(targets, self._declared.before)
-
-    def _calls(self) -> Flow[list[tuple[Arguments, float | None, Work]]]:
-        """Each call once, with how often it is asked for where that is counted."""
-        declared, hot = self._declared.args, self._declared.hot
-        calls = declared if isinstance(declared, list) else checked_calls(self._memo, self.name, declared())
-        asked: list[Asked] = (yield from self._demands.of(self._memo.function).top(hot)) if hot else []
-        found: dict[EntryKey, tuple[Arguments, float | None, Work]] = {}
-        for arguments, rate in [
-            *((decoded(each.call), each.rate) for each in asked),
-            *((call, None) for call in calls),
-        ]:
-            work = self._memo.work(*arguments, aio=self._memo.is_async)
-            found.setdefault(work.key, (arguments, rate, work))
-        return list(found.values())
+    def _failed(self, error: Exception) -> None:
+        self._tell(f"failed: {type(error).__name__}")
 
     def _tell(self, outcome: str) -> None:
         self._engine.hooks.emit(WarmTick(self.name, outcome))
-
-
-def checked_calls(memo: Memo[Any, Any], name: str, args: Iterable[Any]) -> list[Arguments]:
-    """Calls as they are declared: a tuple of arguments, or the only argument. Raises DefinitionError for one that does
-    not fit the function, and for more than 100,000."""
-    return list(_checked(memo, name, args))
-
-
-def _checked(memo: Memo[Any, Any], name: str, args: Iterable[Any]) -> Iterator[Arguments]:
-    for number, call in enumerate(args):
-        if number >= MOST_CALLS:
-            raise DefinitionError(
-                f"warmup {name}: args gives more than {MOST_CALLS:,} calls; warm what is asked for most: hot=500"
-            )
-        arguments = call if isinstance(call, tuple) else (call,)
-        try:
-            memo.signature.bind(*arguments)
-        except TypeError as error:
-            raise DefinitionError(f"warmup {name}: args {call!r:.100} do not fit the function: {error}") from None
-        yield arguments, {}
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -12,7 +12,8 @@ from workerkit.api.budget import Budget
 from workerkit.api.demanding import Demands
 from workerkit.api.engine import Engine
 from workerkit.api.memo import Memo
-from workerkit.api.warmup import Declared, Warmup, checked_calls
+from workerkit.api.warmer import Warmer, What, checked_calls
+from workerkit.api.warmup import Warmup, When
 from workerkit.core.durations import Duration, humanize, seconds
 from workerkit.core.events import WarmTick
 from workerkit.errors import DefinitionError
@@ -36,6 +37,9 @@ class Warmups:
     def __iter__(self) -> Iterator[Warmup]:
         return iter(list(self._by_name.values()))
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
     def __getitem__(self, name: str) -> Warmup:
         """Raises DefinitionError, naming those that there are."""
         found = self._by_name.get(name)
@@ -57,14 +61,13 @@ class Warmups:
         missed: Missed,
         grace: Duration | None,
         on_start: bool,
+        queue: str | None,
         name: str | None,
     ) -> Warmup:
         """Declare a warmup. Raises DefinitionError for what cannot work."""
         memo = getattr(fn, "memo", None)
         if not isinstance(memo, Memo):
             raise DefinitionError(f"warmup: {fn!r} is not memoized; put @kit.memoize(...) on it")
-        if memo.is_async:
-            raise DefinitionError("warmup: coroutine functions cannot be warmed yet; warm a plain function")
         name = name or memo.fn.__qualname__
         if name in self._by_name:
             raise DefinitionError(f"there is a warmup {name} already; give this one another name=")
@@ -73,23 +76,27 @@ class Warmups:
         if missed not in MISSED:
             raise DefinitionError(f"warmup {name}: missed must be one of {', '.join(MISSED)}, not {missed!r:.40}")
         late = None if grace is None else round(seconds(grace, what=f"warmup {name}: grace") * 1000)
-        declared = Declared(
-            name,
+        when = When(
             # In the app's time, which may not be known yet.
             cache(lambda: replace(schedule, zone=self._engine.host.zone()) if isinstance(schedule, Cron) else schedule),
             said,
+            missed,
+            round(interval * 500) if late is None and missed == "skip" else late,
+            on_start or cron is None,
+            on_start,
+            queue,
+        )
+        what = What(
             _args(memo, name, args, hot),
             hot,
             # What expires before the next tick has been run has to be refreshed now.
             interval * 1.5 if before is None else seconds(before, what=f"warmup {name}: before"),
-            missed,
-            round(interval * 500) if late is None and missed == "skip" else late,
-            on_start or cron is None,
             None if budget is None else Budget(self._engine, memo, name, budget),
         )
         if hot:
             self.demands.record(memo.function, name)
-        warmup = self._by_name[name] = Warmup(self._engine, memo, declared, self.demands)
+        warmer = Warmer(self._engine, memo, name, what, self.demands)
+        warmup = self._by_name[name] = Warmup(self._engine, name, when, warmer)
         self.changed()
         return warmup
 
@@ -116,10 +123,21 @@ class Warmups:
         return min((each.period for each in self), default=None)
 
     def run_due(self) -> None:
-        """Run what is due. Each warmup by itself: one that fails leaves the others alone."""
+        """Run what is due, in this process. Each warmup by itself: one that fails leaves the others alone."""
+        self._each(Warmup.run_due)
+
+    def send_due(self) -> None:
+        """Have the workers run what is due."""
+        self._each(Warmup.send_due)
+
+    def start(self) -> None:
+        """Have the workers run what is to run when one of them starts."""
+        self._each(lambda warmup: warmup.on_start and (warmup.send_due() or warmup.send()))
+
+    def _each(self, act: Callable[[Warmup], object]) -> None:
         for warmup in self:
             try:
-                warmup.run_due()
+                act(warmup)
             except Exception as error:  # noqa: BLE001 - the other warmups go on
                 self._engine.hooks.emit(WarmTick(warmup.name, f"failed: {type(error).__name__}: {error}"))
 

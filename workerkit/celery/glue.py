@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
-from workerkit.celery.beat import WARM_TASK, install_schedule
+from workerkit.celery.beat import WARM_TASK, install_schedule, warm_step
 from workerkit.celery.checks import check_app, check_task_class
 from workerkit.celery.host import CeleryHost
 from workerkit.celery.loop import Loops
-from workerkit.celery.publisher import is_bound
+from workerkit.celery.publisher import WARM_RUN, is_bound
 from workerkit.celery.pump import pump_step
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ class Glue:
         # Where the command line finds it; an attribute that Celery knows nothing of.
         app.workerkits = [*getattr(app, "workerkits", ()), kit]  # type: ignore[attr-defined]  # see above
         engine = kit.engine
-        engine.host = CeleryHost(app)
+        engine.host = CeleryHost(app, self._loops.run)
         engine.personal += (Retry, Ignore, Reject, SoftTimeLimitExceeded)
         self._equip_tasks()
         app.steps["worker"].add(pump_step(app, engine))
+        app.steps["worker"].add(warm_step(kit))
         app.on_after_finalize.connect(self._finalized, weak=False)
         # Children of a prefork pool end without running atexit handlers.
         signals.worker_process_shutdown.connect(self._ended, weak=False)
@@ -59,15 +61,23 @@ class Glue:
 
     def _finalized(self, sender: Any, **_: Any) -> None:
         check_app(self._app)
-        warm = self._kit.warmups
+        kits, warm = self._app.workerkits, self._kit.warmups  # type: ignore[attr-defined]  # see above
 
         # Not shared: the next app in this process would run the warmups of this one.
         @self._app.task(name=WARM_TASK, shared=False, ignore_result=True, acks_late=True)
-        def run_tick() -> None:
-            warm.run_due()
+        def tick() -> None:
+            for kit in kits:
+                kit.warmups.send_due()
 
-        warm.changed = lambda: install_schedule(self._app, warm)
-        warm.changed()
+        @self._app.task(name=WARM_RUN, shared=False, ignore_result=True, acks_late=True)
+        def run(namespace: str, name: str, message: list[Any]) -> None:
+            for kit in kits:
+                if kit.engine.settings.namespace == namespace and name in kit.warmups:
+                    kit.warmups[name].go_on(message)
+
+        if (self.settings().get("warm_tick") or os.environ.get("WORKERKIT_WARM_TICK")) != "worker":
+            warm.changed = lambda: install_schedule(self._app, warm)
+            warm.changed()
 
     def _ended(self, **_: Any) -> None:
         self._kit.close()

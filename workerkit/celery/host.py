@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from datetime import tzinfo
 from typing import Any, NamedTuple
@@ -61,12 +61,9 @@ class CeleryHost:
 
     can_queue = True
 
-    def zone(self) -> tzinfo:
-        zone: tzinfo = self._app.timezone
-        return zone
-
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, wait_for: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._app = app
+        self.wait_for = wait_for
         self._bounded = Bounded(PATIENCE)
         publisher = Publisher(app)
         self.as_sent = publisher.as_sent
@@ -74,6 +71,11 @@ class CeleryHost:
         self.may_answer = publisher.may_answer
         self.answer = publisher.answer
         self.send = publisher.send
+        self.warm = publisher.warm
+
+    def zone(self) -> tzinfo:
+        zone: tzinfo = self._app.timezone
+        return zone
 
     def running(self) -> Running | None:
         now = current()

@@ -21,6 +21,7 @@ Arguments = tuple[Any, ...]
 Named = dict[str, Any]
 
 REFRESH = "workerkit_refresh"
+WARM_RUN = "workerkit.warm.run"
 PATIENCE = 1.0  # seconds for a message that would spare its sender a computation
 # Once more at once, for a connection that died unnoticed: somebody who could have his old value already is waiting.
 _BRIEF = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -86,6 +87,22 @@ class Publisher:
             self.send(wrapper, own, kwargs, options)
         else:
             self._bounded.run(lambda: self.send(wrapper, own, kwargs, options))
+
+    def warm(self, namespace: str, name: str, message: list[Any], wait: float, queue: str | None) -> None:
+        """Send what has a worker go on with a warmup's run. Raises as `refresh` does."""
+        options: dict[str, Any] = {
+            "args": (namespace, name, message),
+            "countdown": wait or None,
+            "queue": queue,
+            "priority": self._lowest_priority,
+            "retry_policy": _BRIEF,
+            "serializer": "json",
+        }
+        send = self._app.tasks[WARM_RUN].apply_async
+        if self._app.conf.task_always_eager:
+            send(**options)
+        else:
+            self._bounded.run(lambda: send(**options))
 
     def may_answer(self, wrapper: Callable[..., Any], options: Mapping[str, Any]) -> bool:
         """Whether the message may be left out. RPC results go to whoever sent the message, so there must be one."""

@@ -31,6 +31,11 @@ def shared(rates: Sequence[Rate], share: float) -> list[str]:
     return [str(replace(rate, amount=max(1, int(rate.amount * share)))) for rate in rates]
 
 
+def least(cost: int, rate: Rate) -> float:
+    """Seconds that so much takes at least, when nobody else uses the rate."""
+    return (ceil(cost / rate.amount) - 1) * rate.period
+
+
 def spare(usage: Usage, costs: Sequence[int]) -> bool:
     """Whether live callers leave so much over that these costs take nothing from them."""
     if usage.paused:

@@ -39,15 +39,20 @@ class Skip(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The calls to refresh, the most valuable first, and those to leave alone."""
+    """The calls to refresh, the most valuable first, and those to leave alone.
+
+    `share` says what of a limit they may use, and `limited` are the seconds that it makes of them at least.
+    """
 
     picks: list[Pick]
     skips: list[Skip]
+    share: str = ""
+    limited: float = 0.0
 
     @property
     def seconds(self) -> float:
         """What it should take, one after the other."""
-        return sum(pick.cost for pick in self.picks)
+        return max(sum(pick.cost for pick in self.picks), self.limited)
 
 
 def plan(targets: Iterable[Target], before: float) -> Plan:

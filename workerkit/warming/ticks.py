@@ -42,8 +42,9 @@ class State(NamedTuple):
 class Ticks:
     """Makes the Calls of one warmup."""
 
-    def __init__(self, keys: Keys, name: str) -> None:
+    def __init__(self, keys: Keys, name: str, claim_ms: int = CLAIM_MS) -> None:
         part = escape(name)
+        self.claim_ms = claim_ms
         self._state, self._run, self._runs = (keys.key("warmup", part, kind) for kind in ("state", "run", "runs"))
 
     def look(self) -> Call[State]:
@@ -52,7 +53,7 @@ class Ticks:
 
     def claim(self, token: str, tick: int, done: int | None, *, by_hand: bool = False) -> Call[Verdict]:
         """Claim a tick, when `done` is what the claimer believes to be done. The same claim again is the same."""
-        args = (token, tick, _word(done), CLAIM_MS, LIFE_MS, int(by_hand))
+        args = (token, tick, _word(done), self.claim_ms, LIFE_MS, int(by_hand))
         return Call("warm.claim", "guard", _verdict, script=_CLAIM, keys=(self._state, self._run), args=args)
 
     def mark(self, done: int | None, mark: int, passed: int) -> Call[bool]:
@@ -60,9 +61,14 @@ class Ticks:
         args = (_word(done), mark, passed, LIFE_MS)
         return Call("warm.mark", "guard", bool, script=_MARK, keys=(self._state,), args=args)
 
-    def renew(self, token: str) -> Call[bool]:
-        """Keep the claim; whether it is still held."""
-        return Call("warm.renew", "guard", bool, script=_RENEW, keys=(self._run,), args=(token, CLAIM_MS))
+    def renew(self, token: str, more_ms: int = 0) -> Call[bool]:
+        """Keep the claim, so much longer than usual; whether it is still held."""
+        args = (token, self.claim_ms + more_ms)
+        return Call("warm.renew", "guard", bool, script=_RENEW, keys=(self._run,), args=args)
+
+    def held(self) -> Call[bool]:
+        """Whether a run is under way: one that was killed is not, though it has never ended."""
+        return Call("warm.held", "guard", bool, args=("EXISTS", self._run))
 
     def finish(self, token: str, tick: int | None, passed: int, run: Mapping[str, Any]) -> Call[bool]:
         """End a run, and keep what it says of itself; whether the claim was still held. Without a tick it was asked for
