@@ -83,7 +83,7 @@ class Warmup:
 
     def send(self) -> bool:
         """Have the workers run it now, whatever is due, also while paused; False while another run is under way."""
-        return self._sent(self._by_hand())
+        return self._sent(self._by_hand)
 
     def run_due(self) -> Outcome | None:
         """Run the tick that is due in this process, unless it is done, left out or under way; what was done, or
@@ -92,7 +92,7 @@ class Warmup:
 
     def send_due(self) -> bool:
         """Have the workers run the tick that is due; False where it is done, left out or under way."""
-        return self._sent(self._claimed_due())
+        return self._sent(self._claimed_due)
 
     def go_on(self, message: list[Any]) -> None:
         """Work on the run of a message, unless it was taken over meanwhile; its rest is sent again."""
@@ -172,17 +172,20 @@ class Warmup:
         self._worked(run, here=True)
         return run.outcome
 
-    def _sent(self, run: Run | None) -> bool:
+    def _sent(self, claim: Callable[[], Run | None]) -> bool:
+        if not self._engine.host.can_queue:
+            raise DefinitionError(f"warmup {self.name}: there are no workers to run it; use run(), or WorkerKit(app)")
+        run = claim()
         if run is not None:
             self._hand_over(run, 0.0)
         return run is not None
 
     def _hand_over(self, run: Run, wait: float) -> None:
-        """Leave a run to a message; where that cannot be sent, to the next tick."""
-        if not self._engine.host.can_queue:
-            raise DefinitionError(f"warmup {self.name}: there are no workers to run it; use run(), or WorkerKit(app)")
+        """Leave a run to a message. Where that is lost, or cannot be sent, the claim ends and its tick is run again."""
+        token, run.token = run.token, secrets.token_hex(8)  # a message that is delivered again comes too late
+        handing = self._ticks.hand_over(token, run.token, round(wait * 1000))
         message = self._warmer.message(run)
-        if message is not None and self._engine.runner.call(self._ticks.renew(run.token, round(wait * 1000))):
+        if message is not None and self._engine.runner.call(handing):
             self._engine.host.warm(self._engine.settings.namespace, self.name, message, wait, self._when.queue)
 
     def _worked(self, run: Run, *, here: bool) -> float | None:

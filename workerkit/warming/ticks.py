@@ -61,9 +61,13 @@ class Ticks:
         args = (_word(done), mark, passed, LIFE_MS)
         return Call("warm.mark", "guard", bool, script=_MARK, keys=(self._state,), args=args)
 
-    def renew(self, token: str, more_ms: int = 0) -> Call[bool]:
-        """Keep the claim, so much longer than usual; whether it is still held."""
-        args = (token, self.claim_ms + more_ms)
+    def renew(self, token: str) -> Call[bool]:
+        """Keep the claim; whether it is still held."""
+        return self.hand_over(token, token)
+
+    def hand_over(self, token: str, heir: str, more_ms: int = 0) -> Call[bool]:
+        """Give the claim to `heir`, for so much longer than usual; whether it was still held."""
+        args = (token, self.claim_ms + more_ms, heir)
         return Call("warm.renew", "guard", bool, script=_RENEW, keys=(self._run,), args=args)
 
     def held(self) -> Call[bool]:
