@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from workerkit import WorkerKit
+from workerkit.api.flusher import INTERVAL
 from workerkit.api.warmup import Outcome
 from workerkit.core.events import Event, WarmTick
 from workerkit.errors import DefinitionError
@@ -69,6 +72,52 @@ def test_another_process_warms_what_this_one_is_asked_for(kit: WorkerKit, redis_
         there = Prices(other)
         assert other.warmup(there.price, every="2h", hot=2).run() == Outcome(warmed=1)
         assert there.computed == ["a"]
+
+
+READER = """
+import sys, time
+from workerkit import WorkerKit
+
+kit = WorkerKit(url=sys.argv[1], hooks=[])
+
+@kit.memoize("1h")
+def price(item):
+    return item
+
+kit.warmup(price, every="2h", hot=2, name="price")
+for _ in range(2):
+    for _ in range(500):
+        price("a")
+    print("read", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_process_that_is_killed_takes_no_more_with_it_than_was_not_sent_yet(kit: WorkerKit, redis_url: str) -> None:
+    assert INTERVAL == 1.0
+
+    def counted() -> float:
+        with kit.client() as client:
+            return sum(
+                score for key in client.keys("*:all}:d") for _, score in client.zrange(key, 0, -1, withscores=True)
+            )
+
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, redis_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        try:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            reader.stdout.readline()
+            until = time.monotonic() + 20
+            while counted() < 500 and time.monotonic() < until:
+                time.sleep(0.01)
+            reader.stdin.write("go on\n")
+            reader.stdin.flush()
+            reader.stdout.readline()
+        finally:
+            reader.kill()
+    assert counted() >= 500
 
 
 def test_what_is_warmed_is_not_asked_for_by_that(kit: WorkerKit) -> None:
