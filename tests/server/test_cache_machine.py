@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -349,6 +350,7 @@ class Machine(RuleBasedStateMachine):
         self.marked = marked
 
 
+@pytest.mark.timeless
 def test_no_order_of_events_breaks_a_promise(redis_url):
     world = World(redis_url)
     machine = type("Tried", (Machine,), {"world": world})

@@ -165,6 +165,7 @@ def test_no_trace_has_more_than_n_count_at_once(runner, rates, trace):
 
 
 @pytest.mark.heavy
+@pytest.mark.timeless
 @settings(max_examples=4000, deadline=None, print_blob=True)
 @given(RATES, TRACES)
 def test_no_trace_has_more_than_n_count_at_once_at_length(runner, rates, trace):

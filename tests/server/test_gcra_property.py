@@ -110,6 +110,7 @@ def test_settling_and_cancelling_let_no_more_in(runner, rates, burst, trace):
 
 
 @pytest.mark.heavy
+@pytest.mark.timeless
 @settings(max_examples=5000, deadline=None, print_blob=True)
 @given(RATES, BURSTS, PLAYED)
 def test_settling_and_cancelling_let_no_more_in_at_length(runner, rates, burst, trace):

@@ -371,6 +371,7 @@ class Machine(RuleBasedStateMachine):
             assert left - LATE_MS <= self.world.command("PTTL", key) <= left + 1
 
 
+@pytest.mark.timeless
 def test_no_order_of_events_breaks_a_promise(fresh_server: RunningServer) -> None:
     with runner_on(fresh_server.url) as runner:
         steps = settings(

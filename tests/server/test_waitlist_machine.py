@@ -12,6 +12,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -477,6 +478,7 @@ class Machine(RuleBasedStateMachine):
         }
 
 
+@pytest.mark.timeless
 def test_no_order_of_events_breaks_a_promise(fresh_server: Any) -> None:
     with world_on(fresh_server.url) as world:  # what another test left behind must write nothing here
         machine = type("Tried", (Machine,), {"client": world.client})
