@@ -1,10 +1,10 @@
 """Every example of the documentation runs as it stands, page by page, on a private server; what it claims is compared.
 
 A page is one module: its python blocks share a namespace and an event loop. `expression  # -> value` is a claim, and so
-is `statement  # raises SomeError`. A text block right after a python block is what that prints, numbers and digests
-aside. `<!-- setup ... -->` is run too, for what readers need not see. There `later("11m")` moves the server's clock;
-`work(app)` has a worker in a thread, which knows the tasks defined so far, until the page ends or it is called again;
-`eventually(found)` waits until `found()` is true.
+is `statement  # raises SomeError`. A sh block of `celery -A shop workerkit ...` is run with the page's `app`. A text
+block right after such a block is what it prints, numbers and digests aside. `<!-- setup ... -->` is run too, for what
+readers need not see. There `later("11m")` moves the server's clock; `work(app)` has a worker in a thread, which knows
+the tasks defined so far, until the page ends or it is called again; `eventually(found)` waits until `found()` is true.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ast
 import asyncio
 import inspect
 import re
+import shlex
 import sys
 import time
 import types
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 import pytest
@@ -39,9 +41,12 @@ from workerkit.api.memo import AioMemo
 from workerkit.api.parked import AioParkedTasks
 from workerkit.api.sessions import AioSessions, Session
 from workerkit.api.settings import Settings
+from workerkit.api.warmup import WarmStatus, Warmup
 from workerkit.cache.computation import Computation, Source
 from workerkit.cache.explain import Explanation
 from workerkit.cache.ledger import CacheStats
+from workerkit.cli.plugin import workerkit
+from workerkit.cli.warm import warm
 from workerkit.core import events
 from workerkit.core.clock import ServerClock
 from workerkit.core.durations import humanize, seconds
@@ -54,25 +59,29 @@ from workerkit.limits.lease import Slot
 from workerkit.limits.tally import KeyCount, LimitStats
 from workerkit.limits.usage import RateUsage, Usage
 from workerkit.waitlist import listing
+from workerkit.warming.plan import Pick, Plan, Skip
+from workerkit.warming.run import Outcome
 
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
-REFERENCE, LIMITS, THROTTLE, JOBS = (
-    (ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("memoize", "limiter", "throttle", "jobs")
+REFERENCE, LIMITS, THROTTLE, JOBS, WARMING = (
+    (ROOT / "docs" / "reference" / f"{name}.md").read_text()
+    for name in ("memoize", "limiter", "throttle", "jobs", "warming")
 )
 # Blocks that are compiled and not run, and why: {(name of the page, number of the block): reason}.
 NOT_RUN: dict[tuple[str, int], str] = {}
 INSIDE = {"skipped", "spare", "tags", "token"}  # what a computation has for the cache's own use
 
 _PART = re.compile(
-    r"^<!-- setup\n(?P<setup>.*?)^-->$|^```python\n(?P<python>.*?)^```$|(?<=^```\n\n)^```text\n(?P<text>.*?)^```$",
+    r"^<!-- setup\n(?P<setup>.*?)^-->$|^```python\n(?P<python>.*?)^```$|(?<=^```\n\n)^```text\n(?P<text>.*?)^```$"
+    r"|^```sh\n(?P<sh>(?:celery -A shop workerkit [^\n]*\n)+)^```$",
     re.DOTALL | re.MULTILINE,
 )
 _CLAIM = re.compile(r"^(\s*)(.+?)  # -> (.+)$", re.MULTILINE)
 _RAISES = re.compile(r"^(\s*)(.+?)  # raises (\w+).*$", re.MULTILINE)
-_VARIES = re.compile(r"[0-9a-f]{8,}|\d+(\.\d+)?")
+_VARIES = re.compile(r"[0-9a-f]{8,}|(?:\d+(?:\.\d+)?(?:[um]?s|[mhd])?)+")  # "1h30m" is a number, too
 
 
 class Part(NamedTuple):
@@ -94,6 +103,12 @@ def compiled(part: Part, page: Path) -> types.CodeType:
     text = _RAISES.sub(r"\1with _raises(\3): \2", _CLAIM.sub(r"\1_same((\2), (\3))", part.text))
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     return compile("\n" * part.line + text, str(page), "exec", flags=flags, dont_inherit=True)
+
+
+def command(line: str, app: Celery) -> None:
+    """Run `celery -A shop workerkit ...` here, as the app's users would."""
+    words = shlex.split(line, comments=True)[4:]
+    assert not workerkit.main(words, obj=SimpleNamespace(app=app), standalone_mode=False), f"{line!r} has failed"
 
 
 def same(found: object, said: object) -> None:
@@ -129,7 +144,8 @@ def worker(app: Celery) -> Iterator[None]:
             yield
         finally:
             for step in running.steps:
-                if hasattr(step, "pump"):  # Celery's worker for tests ends without stopping its steps
+                # Celery's worker for tests ends without stopping its steps.
+                if hasattr(step, "pump") or hasattr(step, "looking"):
                     step.stop(running)
             state.should_terminate = 0
             for _ in range(2):  # else it waits two seconds for a message before it looks, and once more after that
@@ -184,6 +200,11 @@ def test_page(page: Path, space: dict[str, Any], capsys: pytest.CaptureFixture[s
             if part.kind == "text":
                 assert _VARIES.sub("N", printed).split() == _VARIES.sub("N", part.text).split()
                 continue
+            if part.kind == "sh":
+                for line in part.text.splitlines():
+                    command(line, space["app"])
+                printed = capsys.readouterr().out
+                continue
             code = compiled(part, page)
             number += part.kind == "python"
             if part.kind == "python" and (page.name, number) in NOT_RUN:
@@ -207,22 +228,25 @@ def shown(pages: Iterable[Path]) -> str:
 
 
 SHOWN = shown(PAGES)
-SHOWN_LIMITS, SHOWN_THROTTLE, SHOWN_JOBS, SHOWN_SESSIONS = (
-    shown(page for page in PAGES if page.stem.startswith(part)) for part in ("limit-", "throttle-", "job-", "sessions")
+SHOWN_LIMITS, SHOWN_THROTTLE, SHOWN_JOBS, SHOWN_SESSIONS, SHOWN_WARMING = (
+    shown(page for page in PAGES if page.stem.startswith(part))
+    for part in ("limit-", "throttle-", "job-", "sessions", "warm-")
 )
 OPTIONS = {name: each.default for name, each in inspect.signature(WorkerKit.memoize).parameters.items()}
 del OPTIONS["self"]
 VERBS = [name for name in vars(AioMemo) if not name.startswith("_")]
 CACHE_VERBS = [name for name in vars(AioCache) if not name.startswith("_")]
-LIMIT_OPTIONS, TRANSPORT_OPTIONS, THROTTLE_OPTIONS, JOB_OPTIONS = (
+LIMIT_OPTIONS, TRANSPORT_OPTIONS, THROTTLE_OPTIONS, JOB_OPTIONS, WARM_OPTIONS = (
     {name: each.default for name, each in inspect.signature(made).parameters.items() if each.kind is each.KEYWORD_ONLY}
-    for made in (WorkerKit.limiter, RateLimitedTransport, WorkerKit.throttle, WorkerKit.job)
+    for made in (WorkerKit.limiter, RateLimitedTransport, WorkerKit.throttle, WorkerKit.job, WorkerKit.warmup)
 )
 LIMIT_VERBS = [name for name in vars(AioLimiter) if not name.startswith("_")]
 WAITLIST_VERBS = [name for name in vars(AioParkedTasks) if not name.startswith("_")]
 JOB_VERBS, JOBS_VERBS, SESSION_VERBS = (
     [name for name in vars(made) if not name.startswith("_")] for made in (AioJob, AioJobs, AioSessions)
 )
+WARM_VERBS = [name for name, made in vars(Warmup).items() if not name.startswith("_") and callable(made)]
+WARM_SETTINGS = [name for name in Settings.model_fields if name.startswith("warm_")]
 WAITLIST_SETTINGS = [name for name in Settings.model_fields if name.startswith("waitlist_")]
 OWN = {
     "charged",
@@ -296,8 +320,9 @@ def defaults(heading: str, reference: str) -> dict[str, str]:
         ("Transports", TRANSPORT_OPTIONS, LIMITS),
         ("Options", THROTTLE_OPTIONS, THROTTLE),
         ("Options", JOB_OPTIONS, JOBS),
+        ("Options", WARM_OPTIONS, WARMING),
     ],
-    ids=["limiter", "transport", "throttle", "job"],
+    ids=["limiter", "transport", "throttle", "job", "warmup"],
 )
 def test_options_and_their_defaults(heading: str, options: dict[str, Any], reference: str) -> None:
     assert defaults(heading, reference) == {name: written(default) for name, default in options.items()}
@@ -316,7 +341,9 @@ def test_everything_of_a_limiter_has_its_row() -> None:
     assert set(table("KeyCount", LIMITS)) == {*KeyCount._fields, "asked"}
 
 
-@pytest.mark.parametrize(("prefix", "reference"), [("limits.", LIMITS), ("throttle.", THROTTLE), ("job", JOBS)])
+@pytest.mark.parametrize(
+    ("prefix", "reference"), [("limits.", LIMITS), ("throttle.", THROTTLE), ("job", JOBS), ("warm.", WARMING)]
+)
 def test_every_event_has_its_row_and_fields(prefix: str, reference: str) -> None:
     there = {each.name: each for each in events.Event.__subclasses__() if each.name.startswith(prefix)}
     rows = table("Events", reference)
@@ -349,6 +376,36 @@ def test_everything_of_jobs_has_its_row() -> None:
         "updating",
         "deleting",
     }
+
+
+def test_everything_of_warming_has_its_row() -> None:
+    assert set(table("Warmup", WARMING)) == {*WARM_VERBS, "name", "on_start", "period"}
+    assert {each: set(table(each.__name__, WARMING)) for each in (Outcome, Pick, Skip)} == {
+        each: set(each._fields) for each in (Outcome, Pick, Skip)
+    }
+    assert set(table("Plan", WARMING)) == {*Plan._fields, "seconds"}
+    assert set(table("WarmStatus", WARMING)) == {field.name for field in fields(WarmStatus)}
+    assert set(table("History", WARMING)) == {*Outcome._fields, "seconds", "tick", "reason", "at"}
+    assert set(table("The command line", WARMING)) == set(warm.commands)
+    assert defaults("Settings", WARMING) == {
+        f"workerkit_{name}": f'"{Settings.model_fields[name].default}"' for name in WARM_SETTINGS
+    }
+
+
+@pytest.mark.parametrize("name", WARM_OPTIONS)
+def test_every_option_of_a_warmup_is_shown(name: str) -> None:
+    calls = [each for each in ast.walk(ast.parse(SHOWN_WARMING)) if isinstance(each, ast.Call)]
+    assert any(name == each.arg for call in calls if ast.unparse(call.func) == "kit.warmup" for each in call.keywords)
+
+
+@pytest.mark.parametrize("verb", sorted({*WARM_VERBS} - {"send_due", "go_on"}))  # what ticks and messages call
+def test_every_verb_of_a_warmup_is_shown(verb: str) -> None:
+    assert re.search(rf"\bwarmup\.{verb}\(", SHOWN_WARMING)
+
+
+@pytest.mark.parametrize("name", [*warm.commands])
+def test_every_command_of_warming_is_shown(name: str) -> None:
+    assert f"\ncelery -A shop workerkit warm {name}" in (ROOT / "docs" / "how-to" / "warm-operate.md").read_text()
 
 
 @pytest.mark.parametrize("name", JOB_OPTIONS)

@@ -13,6 +13,7 @@ import pytest
 from workerkit import WorkerKit
 from workerkit.api import warmer
 from workerkit.api.host import NoHost
+from workerkit.core.events import Event, WarmTick
 from workerkit.errors import DefinitionError
 from workerkit.warming.run import Outcome
 
@@ -114,6 +115,37 @@ def test_the_message_of_a_run_that_was_taken_over_is_dropped(kit: WorkerKit, mai
     assert warmup.status().runs == 1
 
 
+def test_a_message_that_is_late_is_sent_again_and_done_once(kit: WorkerKit, mail: Mail) -> None:
+    calls = []
+
+    @kit.memoize("1h")
+    def price(item: str) -> str:
+        calls.append(item)
+        return item
+
+    warmup = kit.warmup(price, every="1h", args=["a"], before="1m")
+    assert warmup.send_due()
+    assert not warmup.send_due()
+    assert len(mail.sent) == 1
+    with kit.client() as client:
+        (state,) = client.keys("*warmup*:state")
+        client.hincrby(state, "queued", -16_000)  # for so long its message has been on its way
+    assert not warmup.send_due()
+    first, again = mail.sent
+    assert again.message[0] == first.message[0]
+    warmup.go_on(first.message)
+    warmup.go_on(again.message)
+    assert calls == ["a"]
+    assert (warmup.status().runs, warmup.status().overlaps) == (1, 0)
+
+
+def test_a_worker_that_knows_no_such_warmup_says_so(redis_url: str) -> None:
+    events: list[Event] = []
+    with WorkerKit(url=redis_url, hooks=[events.append]) as kit:
+        kit.warmups.go_on("new", [])
+    assert events == [WarmTick("new", "failed: this worker knows no such warmup")]
+
+
 def test_calls_that_no_message_can_hold_are_done_in_one_go(kit: WorkerKit, mail: Mail, hurried: None) -> None:
     calls = []
 
@@ -202,7 +234,9 @@ def test_history_says_when_a_run_ended_and_how_long_it_took(kit: WorkerKit) -> N
     warmup.run_due()
     due, by_hand = warmup.history()
     assert by_hand["tick"] is None
-    assert due["tick"] % 600_000 == 0
+    assert due["tick"] % 600 == 0
+    assert warmup.history(1) == [due]
+    assert warmup.history(0) == []
     assert (by_hand["warmed"], due["warmed"], due["fresh"]) == (1, 0, 1)
     assert began - 1 < by_hand["at"] <= due["at"] < time.time() + 1
     assert by_hand["seconds"] >= 0

@@ -29,7 +29,7 @@ def test_help_lists_the_commands_and_imports_none_of_them():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     status, output, modules = json.loads(done.stdout)
     assert status == 0
-    assert "demo  Run workerkit" in output
+    assert "demo   Run workerkit" in output
     assert not {"celery", "redis", "rich", "pydantic", "workerkit.demo.command"} & set(modules)
 
 

@@ -30,6 +30,12 @@ def test_who_is_asked_for_more_costs_more_or_ends_sooner_goes_first() -> None:
     assert order(Target(call("a"), 1.0, 1.0, 1.0), Target(call("b"), 1.0, None, 1.0)) == ["b", "a"]
 
 
+def test_what_costs_nothing_or_is_long_over() -> None:
+    assert order(Target(call("a"), 1.0, cost=0.0), Target(call("b"), 2.0, cost=0.0)) == ["b", "a"]
+    found = plan([Target(call("a"), left=-600.0, cost=1.0), Target(call("b"), cost=1.0)], 60.0)
+    assert [pick.score for pick in found.picks] == [1.0, 1.0]
+
+
 def test_what_declared_calls_are_worth_is_their_cost() -> None:
     assert order(Target(call("a")), Target(call("b"), cost=5.0, left=0.0)) == ["a", "b"]  # the mean of one is as much
     assert order(Target(call("a"), cost=1.0), Target(call("b")), Target(call("c"), cost=9.0)) == ["c", "b", "a"]

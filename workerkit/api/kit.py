@@ -71,12 +71,13 @@ class WorkerKit:
         self.engine = Engine(self._load, Hooks(*(_default_hooks() if hooks is None else hooks)))
         self.warmups = Warmups(self.engine)
         # By name: the API floor knows which adapter there is for an app, never what is in it.
-        self._glue = importlib.import_module("workerkit.celery.glue").Glue(self, app) if app is not None else None
+        glue = importlib.import_module("workerkit.celery.glue").Glue if app is not None else None
+        self._glue = glue and glue(self, app, settings)
 
     def _load(self) -> Settings:
         if self._glue is None:
             return load(self._given)
-        settings = load({**self._glue.settings(), **self._given})
+        settings = load(self._glue.settings())
         if "embedded://" in (settings.redis_url, settings.guard_url):
             raise DefinitionError(
                 "embedded:// would give each process of the app a server of its own; "

@@ -42,6 +42,7 @@ class Warmer:
         self._engine = engine
         self._memo = memo
         self._name = name
+        self.function: str = memo.fn.__name__
         self._what = what
         self._demands = demands
 

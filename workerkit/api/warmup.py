@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from workerkit.api.engine import Engine
 from workerkit.api.warmer import Warmer
 from workerkit.core.events import WarmTick
+from workerkit.core.flow import Batch, Flow
 from workerkit.errors import DefinitionError
 from workerkit.warming.plan import Plan
 from workerkit.warming.run import Outcome, Run
@@ -66,6 +67,8 @@ class Warmup:
         """Its name, which no other warmup of the kit has."""
         self.on_start = when.on_start
         """Whether it also runs when a worker starts."""
+        self.function = warmer.function
+        """The name of the function that it warms."""
 
     @property
     def period(self) -> float:
@@ -79,7 +82,7 @@ class Warmup:
     def run(self) -> Outcome | None:
         """Run now, in this process, whatever is due, also while paused; what was done, or None while another run is
         under way."""
-        return self._here(self._by_hand())
+        return self._here(self._by_hand(), quiet=False)
 
     def send(self) -> bool:
         """Have the workers run it now, whatever is due, also while paused; False while another run is under way."""
@@ -87,8 +90,8 @@ class Warmup:
 
     def run_due(self) -> Outcome | None:
         """Run the tick that is due in this process, unless it is done, left out or under way; what was done, or
-        None."""
-        return self._here(self._claimed_due())
+        None. A run that fails is one, with its reason in the status."""
+        return self._here(self._claimed_due(), quiet=True)
 
     def send_due(self) -> bool:
         """Have the workers run the tick that is due; False where it is done, left out or under way."""
@@ -99,14 +102,13 @@ class Warmup:
         run = self._warmer.run_of(message)
         if not self._engine.runner.call(self._ticks.renew(run.token)):
             return
-        wait = self._worked(run, here=self._engine.host.eager())
+        wait = self._worked(run, here=self._engine.host.eager(), quiet=True)
         if wait is not None:
             self._hand_over(run, wait)
 
     def status(self) -> WarmStatus:
         """How it stands."""
-        state: State = self._engine.runner.call(self._ticks.look())
-        running = state.running is not None and self._engine.runner.call(self._ticks.held())
+        state, running = self._engine.runner.run(self._standing())
         after = self._when.schedule().after(max(state.done or 0, self._engine.now_us() // 1000))
         last = {name: state.run[name] for name in Outcome._fields if name in state.run}
         return WarmStatus(
@@ -117,7 +119,7 @@ class Warmup:
 
     def history(self, most: int = 10) -> list[dict[str, Any]]:
         """What the last runs said of themselves, the newest first; at most 50 are kept."""
-        return [{**run} for run in self._engine.runner.call(self._ticks.history(most))]
+        return [{**run} for run in self._engine.runner.call(self._ticks.history(max(most, 1)))][: max(most, 0)]
 
     def pause(self) -> bool:
         """Run no more ticks until `resume`; False when it was paused already. A run that is under way goes on."""
@@ -138,6 +140,11 @@ class Warmup:
         after = schedule.after(moment)
         return schedule.after(after) - after
 
+    def _standing(self) -> Flow[tuple[State, bool]]:
+        """How it stands, and whether a run is under way: one that was killed is not, though it has never ended."""
+        state, held = yield from Batch(self._ticks.look(), self._ticks.held())
+        return state, held and state.running is not None
+
     # Claiming
 
     def _by_hand(self) -> Run | None:
@@ -156,20 +163,23 @@ class Warmup:
 
     def _claimed(self, tick: int | None, done: int | None, passed: int) -> Run | None:
         token = secrets.token_hex(8)
-        verdict = self._engine.runner.call(self._ticks.claim(token, tick or 0, done, by_hand=tick is None))
-        if verdict == "overlap":
+        found = self._engine.runner.call(self._ticks.claim(token, tick, done))
+        if found.verdict == "overlap":
             self._tell("overlap")
-        if verdict != "go":
-            return None
+        if found.verdict == "again" and self._engine.host.can_queue:
+            self._send(self._begun(found.token, found.tick, 0), 0.0)
+        return self._begun(token, tick, passed) if found.verdict == "go" else None
+
+    def _begun(self, token: str, tick: int | None, passed: int) -> Run:
         now = self._engine.now_us() // 1000
         return Run(token, tick, passed, now, self._when.schedule().after(max(now, tick or 0)))
 
     # Running
 
-    def _here(self, run: Run | None) -> Outcome | None:
+    def _here(self, run: Run | None, *, quiet: bool) -> Outcome | None:
         if run is None:
             return None
-        self._worked(run, here=True)
+        self._worked(run, here=True, quiet=quiet)
         return run.outcome
 
     def _sent(self, claim: Callable[[], Run | None]) -> bool:
@@ -181,15 +191,21 @@ class Warmup:
         return run is not None
 
     def _hand_over(self, run: Run, wait: float) -> None:
-        """Leave a run to a message. Where that is lost, or cannot be sent, the claim ends and its tick is run again."""
+        """Leave a run to a message. Where that is lost, or cannot be sent, whoever looks next sends it again."""
         token, run.token = run.token, secrets.token_hex(8)  # a message that is delivered again comes too late
-        handing = self._ticks.hand_over(token, run.token, round(wait * 1000))
+        if self._engine.runner.call(self._ticks.queue(token, run.token, round(wait * 1000))):
+            self._send(run, wait)
+
+    def _send(self, run: Run, wait: float) -> None:
         message = self._warmer.message(run)
-        if message is not None and self._engine.runner.call(handing):
+        if message is not None:
             self._engine.host.warm(self._engine.settings.namespace, self.name, message, wait, self._when.queue)
 
-    def _worked(self, run: Run, *, here: bool) -> float | None:
-        """Do some of a run; seconds after which its rest is to be done, None when it has ended."""
+    def _worked(self, run: Run, *, here: bool, quiet: bool) -> float | None:
+        """Do some of a run; seconds after which its rest is to be done, None when it has ended.
+
+        Raises what ended it; where it is `quiet`, only what is meant for the task framework.
+        """
         lost, call = threading.Event(), self._engine.runner.call
         renew = self._ticks.renew(run.token)
 
@@ -202,7 +218,9 @@ class Warmup:
             wait = self._warmer.go(run, lost, self._failed, here=here)
         except BaseException as error:
             self._end(run, f"{type(error).__name__}: {error}"[:500])
-            raise
+            if not (quiet and isinstance(error, Exception)) or isinstance(error, self._engine.personal):
+                raise
+            return None
         finally:
             beat.stop()
         if wait is None:
@@ -211,8 +229,8 @@ class Warmup:
 
     def _end(self, run: Run, reason: str) -> None:
         now, outcome = self._engine.now_us() // 1000, run.outcome
-        said = {**outcome._asdict(), "seconds": (now - run.began) / 1000, "tick": run.tick, "reason": reason}
-        said["at"] = now / 1000
+        tick, took = _seconds(run.tick), (now - run.began) / 1000
+        said = {**outcome._asdict(), "seconds": took, "tick": tick, "at": now / 1000, "reason": reason}
         if self._engine.runner.call(self._ticks.finish(run.token, run.tick, run.passed, said)):
             self._tell(reason or " ".join(f"{name}={count}" for name, count in outcome._asdict().items()))
 

@@ -37,9 +37,6 @@ class Warmups:
     def __iter__(self) -> Iterator[Warmup]:
         return iter(list(self._by_name.values()))
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_name
-
     def __getitem__(self, name: str) -> Warmup:
         """Raises DefinitionError, naming those that there are."""
         found = self._by_name.get(name)
@@ -65,6 +62,8 @@ class Warmups:
         name: str | None,
     ) -> Warmup:
         """Declare a warmup. Raises DefinitionError for what cannot work."""
+        if not (isinstance(name, str) or name is None) or not isinstance(queue, str | None):
+            raise DefinitionError(f"warmup: name and queue must be text, not {name!r:.40} and {queue!r:.40}")
         memo = getattr(fn, "memo", None)
         if not isinstance(memo, Memo):
             raise DefinitionError(f"warmup: {fn!r} is not memoized; put @kit.memoize(...) on it")
@@ -103,7 +102,8 @@ class Warmups:
     def _schedule(self, name: str, every: Duration | None, cron: str | None, jitter: Duration) -> tuple[Schedule, str]:
         if (every is None) == (cron is None):
             raise DefinitionError(f'warmup {name}: give either every="5m" or cron="0 6 * * *"')
-        late = offset(name, round(seconds(jitter, what=f"warmup {name}: jitter", zero_ok=True) * 1000))
+        most_late = seconds(jitter, what=f"warmup {name}: jitter", zero_ok=True)
+        late = offset(name, round(most_late * 1000))
         if cron is not None:
             # By name, as the kit finds its glue: cron lines are read by Celery.
             made: Cron = importlib.import_module("workerkit.celery.cron").parsed(
@@ -115,12 +115,24 @@ class Warmups:
             raise DefinitionError(
                 f"warmup {name}: every {humanize(interval)} is too often; {humanize(SHORTEST)} at least"
             )
+        if most_late >= interval:
+            raise DefinitionError(
+                f"warmup {name}: a jitter of {humanize(most_late)} is as long as its interval of {humanize(interval)}; "
+                "make it shorter"
+            )
         return Every(round(interval * 1000), late), f"every {humanize(interval)}"
 
     @property
     def shortest(self) -> float | None:
         """The shortest interval, None without warmups."""
         return min((each.period for each in self), default=None)
+
+    def go_on(self, name: str, message: list[Any]) -> None:
+        """Work on the run of a message. Where its warmup is not known (yet), another worker gets it some time later."""
+        if name in self._by_name:
+            self._by_name[name].go_on(message)
+        else:
+            self._engine.hooks.emit(WarmTick(name, "failed: this worker knows no such warmup"))
 
     def run_due(self) -> None:
         """Run what is due, in this process. Each warmup by itself: one that fails leaves the others alone."""
@@ -151,6 +163,6 @@ def _args(
         if not hot:
             raise DefinitionError(f"warmup {name}: give args=[...], or hot=500 for the 500 calls asked for most")
         return []
-    if isinstance(args, (str, bytes)):
+    if isinstance(args, (str, bytes)) or not (callable(args) or isinstance(args, Iterable)):
         raise DefinitionError(f"warmup {name}: args must be a list of calls: write args=[{args!r:.60}]")
     return args if callable(args) else checked_calls(memo, name, args)

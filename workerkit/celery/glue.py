@@ -25,9 +25,10 @@ PREFIX = "workerkit_"
 class Glue:
     """One kit on one app."""
 
-    def __init__(self, kit: WorkerKit, app: Celery) -> None:
+    def __init__(self, kit: WorkerKit, app: Celery, given: Mapping[str, Any]) -> None:
         self._kit = kit
         self._app = app
+        self._given = given
         self._loops = Loops()
         # Where the command line finds it; an attribute that Celery knows nothing of.
         app.workerkits = [*getattr(app, "workerkits", ()), kit]  # type: ignore[attr-defined]  # see above
@@ -43,11 +44,12 @@ class Glue:
         signals.worker_shutdown.connect(self._ended, weak=False)
 
     def settings(self) -> Mapping[str, Any]:
-        """The app's `workerkit_*` settings, without the prefix."""
+        """The app's `workerkit_*` settings, without the prefix; those that were given to the kit go before."""
         conf = self._app.conf
         # With namespace="CELERY" the keys are listed as CELERY_WORKERKIT_..., and found by their plain names.
         names = {name.lower().removeprefix((conf.prefix or "").lower()) for name in conf}
-        return {name.removeprefix(PREFIX): conf[name] for name in names if name.startswith(PREFIX)}
+        own = {name.removeprefix(PREFIX): conf[name] for name in names if name.startswith(PREFIX)}
+        return {**own, **self._given}
 
     def task(self, fn: Callable[..., Any], options: dict[str, Any]) -> Any:
         """`app.task`, with a coroutine function made one that Celery can call."""
@@ -72,8 +74,8 @@ class Glue:
         @self._app.task(name=WARM_RUN, shared=False, ignore_result=True, acks_late=True)
         def run(namespace: str, name: str, message: list[Any]) -> None:
             for kit in kits:
-                if kit.engine.settings.namespace == namespace and name in kit.warmups:
-                    kit.warmups[name].go_on(message)
+                if kit.engine.settings.namespace == namespace:
+                    kit.warmups.go_on(name, message)
 
         if (self.settings().get("warm_tick") or os.environ.get("WORKERKIT_WARM_TICK")) != "worker":
             warm.changed = lambda: install_schedule(self._app, warm)

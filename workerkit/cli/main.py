@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import click
 
 from workerkit import __version__
 from workerkit.errors import WorkerKitError
 
+if TYPE_CHECKING:
+    from celery import Celery
+
 # By name: a command may live on any floor. Name -> (module, the first line of its help).
-COMMANDS = {"demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it.")}
+COMMANDS = {
+    "demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it."),
+    "stats": ("workerkit.cli.plugin", "Show what an app's cache did (-A)."),
+    "warm": ("workerkit.cli.warm", "See, run and pause an app's cache warming (-A)."),
+}
 
 
 class Commands(click.Group):
@@ -41,8 +50,22 @@ class Commands(click.Group):
 
 @click.group(cls=Commands)
 @click.version_option(__version__, package_name="workerkit")
-def main() -> None:
+@click.option("-A", "--app", help="The Celery app, as for celery: shop, or shop.tasks:app.")
+@click.pass_context
+def main(ctx: click.Context, app: str | None) -> None:
     """Memoized task results, distributed rate limits, job state and cache warming for Celery on one Redis."""
+    if app is not None:
+        ctx.obj = SimpleNamespace(app=_app(app))
+
+
+def _app(name: str) -> Celery:
+    from celery.app.utils import find_app
+
+    try:
+        found: Celery = find_app(name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise click.ClickException(f"-A {name}: {error}") from None
+    return found
 
 
 if __name__ == "__main__":

@@ -12,7 +12,21 @@ if TYPE_CHECKING:
     from workerkit.api.kit import WorkerKit
 
 
-@click.group()
+class Commands(click.Group):
+    """Imports the subgroup `warm` when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "warm"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "warm":
+            return super().get_command(ctx, cmd_name)
+        from workerkit.cli.warm import warm
+
+        return warm
+
+
+@click.group(cls=Commands)
 def workerkit() -> None:
     """What the app's workerkit does in the whole fleet."""
 
@@ -25,15 +39,19 @@ def stats(ctx: click.Context, as_json: bool) -> None:
     from workerkit.cli.stats import show
 
     try:
-        for kit in _kits(ctx.obj.app):
+        for kit in kits(ctx):
             show(kit.cache.stats(), as_json=as_json)
     except WorkerKitError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _kits(app: Any) -> list[WorkerKit]:
+def kits(ctx: click.Context) -> list[WorkerKit]:
+    """The app's kits. Raises ClickException when there is none."""
+    if ctx.obj is None:
+        raise click.UsageError("of which app? write workerkit -A shop ..., as for celery")
+    app: Any = ctx.obj.app
     app.loader.import_default_modules()  # the kit may be made in a module that nothing has imported yet
-    kits: list[WorkerKit] = getattr(app, "workerkits", [])
-    if not kits:
+    found: list[WorkerKit] = getattr(app, "workerkits", [])
+    if not found:
         raise click.ClickException(f"{app.main or 'this app'} has no workerkit: write kit = WorkerKit(app)")
-    return kits
+    return found

@@ -10,15 +10,24 @@ from workerkit.core.call import Call, Word
 from workerkit.core.keys import Keys, escape
 from workerkit.core.lua import Script
 
-_CLAIM, _FINISH, _MARK, _RENEW, _PAUSE = (
-    Script("workerkit.warming", name) for name in ("claim", "finish", "mark", "renew", "pause")
+_CLAIM, _QUEUE, _RENEW, _FINISH, _MARK, _PAUSE = (
+    Script("workerkit.warming", name) for name in ("claim", "queue", "renew", "finish", "mark", "pause")
 )
 CLAIM_MS = 15_000
+QUEUED_MS = 86_400_000  # a message may be on its way for a day
 KEPT_RUNS = 50
 _NUMBERS = ("done", "running", "started", "ended", "runs", "missed", "overlaps")
 LIFE_MS = 400 * 86_400_000  # a yearly warmup must know of its last run
 
-Verdict = Literal["go", "overlap", "paused", "changed"]
+Verdict = Literal["go", "again", "overlap", "busy", "paused", "changed"]
+
+
+class Claimed(NamedTuple):
+    """What became of a claim; with "again" it is another's run whose message is late."""
+
+    verdict: Verdict
+    token: str = ""
+    tick: int | None = None
 
 
 class State(NamedTuple):
@@ -51,10 +60,20 @@ class Ticks:
         """How it stands."""
         return Call("warm.look", "guard", _state, args=("HGETALL", self._state))
 
-    def claim(self, token: str, tick: int, done: int | None, *, by_hand: bool = False) -> Call[Verdict]:
-        """Claim a tick, when `done` is what the claimer believes to be done. The same claim again is the same."""
-        args = (token, tick, _word(done), self.claim_ms, LIFE_MS, int(by_hand))
-        return Call("warm.claim", "guard", _verdict, script=_CLAIM, keys=(self._state, self._run), args=args)
+    def claim(self, token: str, tick: int | None, done: int | None = None) -> Call[Claimed]:
+        """Claim a tick, when `done` is what the claimer believes to be done; or a run by hand, of no tick. The same
+        claim again is the same."""
+        args = (token, tick or 0, _word(done), self.claim_ms, LIFE_MS)
+        return Call("warm.claim", "guard", _claimed, script=_CLAIM, keys=(self._state, self._run), args=args)
+
+    def queue(self, token: str, heir: str, wait_ms: int) -> Call[bool]:
+        """Leave a run to a message of the token `heir`, which is sent for so much later; whether it was still held.
+
+        When nobody begins it, whoever claims next is told to send it again: after the life of a claim, then after
+        doubled times. Idempotent.
+        """
+        args = (token, heir, QUEUED_MS, wait_ms, self.claim_ms, LIFE_MS)
+        return Call("warm.queue", "guard", bool, script=_QUEUE, keys=(self._state, self._run), args=args)
 
     def mark(self, done: int | None, mark: int, passed: int) -> Call[bool]:
         """Leave out the ticks up to `mark`; whether `done` still was what is done."""
@@ -62,13 +81,9 @@ class Ticks:
         return Call("warm.mark", "guard", bool, script=_MARK, keys=(self._state,), args=args)
 
     def renew(self, token: str) -> Call[bool]:
-        """Keep the claim; whether it is still held."""
-        return self.hand_over(token, token)
-
-    def hand_over(self, token: str, heir: str, more_ms: int = 0) -> Call[bool]:
-        """Give the claim to `heir`, for so much longer than usual; whether it was still held."""
-        args = (token, self.claim_ms + more_ms, heir)
-        return Call("warm.renew", "guard", bool, script=_RENEW, keys=(self._run,), args=args)
+        """Keep the claim, or begin the run of a message; whether it is still held."""
+        args = (token, self.claim_ms)
+        return Call("warm.renew", "guard", bool, script=_RENEW, keys=(self._state, self._run), args=args)
 
     def held(self) -> Call[bool]:
         """Whether a run is under way: one that was killed is not, though it has never ended."""
@@ -94,10 +109,10 @@ def _word(moment: int | None) -> Word:
     return "" if moment is None else moment
 
 
-def _verdict(reply: bytes) -> Verdict:
-    said: Any = reply.decode()
-    verdict: Verdict = said
-    return verdict
+def _claimed(reply: list[bytes]) -> Claimed:
+    verdict: Any
+    verdict, *whose = (each.decode() for each in reply)
+    return Claimed(verdict, whose[0], int(whose[1]) or None) if whose else Claimed(verdict)
 
 
 def _runs(reply: list[bytes]) -> list[Mapping[str, Any]]:
