@@ -327,7 +327,7 @@ class WorkerKit:
         next due; with `on_start` a warmup also runs whenever a worker starts. Workers run it a bounded part at a time,
         as messages of low priority on `queue` (default: as the app routes `workerkit.warm.run`).
 
-        What stays fresh for longer than `before` (default: one and a half intervals) is left alone. With a `budget` of
+        What stays fresh for longer than `before` (default: two intervals) is left alone. With a `budget` of
         "20%" warming takes at most that share of the limit that `fn` is throttled by, and of that only what live
         callers leave over.
 

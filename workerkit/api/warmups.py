@@ -88,8 +88,8 @@ class Warmups:
         what = What(
             _args(memo, name, args, hot),
             hot,
-            # What expires before the next tick has been run has to be refreshed now.
-            interval * 1.5 if before is None else seconds(before, what=f"warmup {name}: before"),
+            # What expires before the next run is over has to be refreshed now; a run may take an interval.
+            interval * 2 if before is None else seconds(before, what=f"warmup {name}: before"),
             None if budget is None else Budget(self._engine, memo, name, budget),
         )
         if hot:
