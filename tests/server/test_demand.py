@@ -50,6 +50,8 @@ def test_all_processes_count_together(fleet: Fleet) -> None:
     fleet.ask(2, 2, 3, process=fleet.another())
     assert [(part, call) for part, _, call in fleet.top()] == [("2", b"(2,)"), ("1", b"(1,)"), ("3", b"(3,)")]
     assert [part for part, _, _ in fleet.top(1)] == ["2"]
+    fleet.ask(2)  # whose arguments are not sent again
+    assert fleet.top(1)[0].call == b"(2,)"
 
 
 def test_nothing_is_known_at_first(fleet: Fleet) -> None:
@@ -59,9 +61,11 @@ def test_nothing_is_known_at_first(fleet: Fleet) -> None:
 def test_counts_fade_by_half_in_each_half_life(fleet: Fleet) -> None:
     fleet.ask(*[1] * 80)
     rate = fleet.top()[0].rate
+    score = fleet.world.command("ZSCORE", NAME + "d", "1")
     fleet.world.wait(HALF)
     assert fleet.top()[0].rate == pytest.approx(rate / 2)
     fleet.ask(*[2] * 60)
+    assert fleet.world.command("ZSCORE", NAME + "d", "1") == score  # nothing was done to the others
     assert [part for part, _, _ in fleet.top()] == ["2", "1"]
     fleet.world.wait(2 * HALF)
     assert [each.rate for each in fleet.top()] == pytest.approx([rate * 60 / 80 / 4, rate / 8])
@@ -94,7 +98,8 @@ def test_weights_never_grow_too_large(fleet: Fleet) -> None:
 def test_the_fleet_keeps_so_many(fleet: Fleet) -> None:
     many = [Taken(str(number), 1 + number, b"x") for number in range(CAP + 50)]
     for start in range(0, len(many), 500):
-        fleet.world.run(fleet.process.add(many[start : start + 500]))
+        kept = fleet.world.run(fleet.process.add(many[start : start + 500]))
+        assert kept == min(start + 500, CAP)
     parts = {each.part for each in fleet.top(CAP + 50)}
     assert len(parts) == CAP
     assert parts == {str(number) for number in range(50, CAP + 50)}
@@ -105,6 +110,23 @@ def test_what_has_lost_its_arguments_is_left_out(fleet: Fleet) -> None:
     fleet.ask(1, 2, 2)
     fleet.world.command("HDEL", NAME + "a", "2")
     assert [part for part, _, _ in fleet.top()] == ["1"]
+
+
+def test_the_calls_are_evicted(fleet: Fleet) -> None:
+    fleet.ask(1)
+    fleet.world.wait(10 * HALF)
+    fleet.ask(1)  # which weighs 1,024 times as much as the first
+    fleet.world.command("DEL", NAME + "a")
+    fleet.ask(1, 2, 2, process=fleet.another())
+    assert [each.part for each in fleet.top()] == ["2", "1"]
+
+
+def test_the_counts_are_evicted(fleet: Fleet) -> None:
+    fleet.ask(1, 2, 3)
+    fleet.world.command("DEL", NAME + "d")
+    fleet.ask(4)
+    assert fleet.world.command("HLEN", NAME + "a") == 2  # else arguments that have no count would never go
+    assert [each.part for each in fleet.top()] == ["4"]
 
 
 def test_nothing_is_without_a_ttl_and_what_nobody_asks_for_goes(fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workerkit.celery.cron import parsed
 from workerkit.errors import DefinitionError
 from workerkit.warming.schedule import MISSED, Cron, Due, Every, Schedule, due, offset
 
@@ -93,6 +94,12 @@ def test_a_minute_that_summer_time_leaves_out_comes_an_hour_later() -> None:
     assert line.after(at(2026, 3, 29, 12, 0)) == at(2026, 3, 30, 2, 30, zone=BERLIN)
 
 
+def test_a_day_that_is_left_out_comes_a_day_later() -> None:
+    samoa = ZoneInfo("Pacific/Apia")  # 29 December 2011 was followed by the 31st
+    line = cron(minutes=[0], hours=[6], days=[30], zone=samoa)
+    assert line.after(at(2011, 12, 31, 5, 0, zone=samoa)) == at(2011, 12, 31, 6, 0, zone=samoa)
+
+
 def test_an_hour_that_comes_twice() -> None:
     daily = cron(minutes=[30], hours=[2], zone=BERLIN)
     hourly = cron(minutes=[30], zone=BERLIN)
@@ -102,12 +109,20 @@ def test_an_hour_that_comes_twice() -> None:
     assert hourly.after(twice[0]) == hourly.last(twice[1] + 60_000) == twice[1]
 
 
+def test_no_tick_on_the_day_before_one_whose_first_hour_is_left_out() -> None:
+    cairo = ZoneInfo("Africa/Cairo")  # Friday, 26 April 2024 began at 01:00
+    fridays = cron(minutes=[0], weekdays=[5], zone=cairo)
+    assert fridays.after(at(2024, 4, 25, 12, 0, zone=cairo)) == at(2024, 4, 26, 1, 0, zone=cairo)
+    assert fridays.last(at(2024, 4, 26, 1, 0, zone=cairo) - 1000) == at(2024, 4, 19, 23, 0, zone=cairo)
+
+
 def test_rare_days() -> None:
     leap = cron(minutes=[0], hours=[0], days=[29], months=[2])
     assert leap.last(at(2026, 1, 1, 0, 0)) == at(2024, 2, 29, 0, 0)
     assert leap.after(at(2026, 1, 1, 0, 0)) == at(2028, 2, 29, 0, 0)
     sunday = cron(minutes=[0], hours=[0], days=[29], months=[2], weekdays=[0])
     assert sunday.after(at(2080, 1, 2, 0, 0)) == at(2088, 2, 29, 0, 0)
+    assert sunday.after(at(2088, 3, 1, 0, 0)) == at(2128, 2, 29, 0, 0)
     for look in (cron(days=[30], months=[2]).after, cron(days=[31], months=[4]).last):
         with pytest.raises(DefinitionError, match="no day has such a date"):
             look(at(2026, 1, 1, 0, 0))
@@ -119,9 +134,24 @@ def test_jitter_is_by_name() -> None:
     assert 0 <= min(late) < 3000
     assert 27_000 < max(late) <= 30_000
     assert offset("any", 0) == 0
+    assert {offset(f"warmup-{number}", 1) for number in range(50)} == {0, 1}
     line = cron(minutes=[0], hours=[6], offset=90_000)
     assert line.last(at(2026, 1, 1, 6, 1)) == at(2025, 12, 31, 6, 0) + 90_000
     assert line.after(at(2026, 1, 1, 6, 1)) == at(2026, 1, 1, 6, 0) + 90_000
+
+
+def test_a_line_as_celery_reads_it() -> None:
+    line = parsed("5,10 6-8 1 */6 mon-fri", 1500, what="w")
+    named = {"minutes": [5, 10], "hours": [6, 7, 8], "days": [1], "months": [1, 7], "weekdays": range(1, 6)}
+    assert line == cron(**named, offset=1500)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "* * * *", "60 * * * *", "1- * * * *", "5, * * * *", "0 0 30 2 *", "* * * * funday", None, 5]
+)
+def test_what_is_no_cron_line(wrong: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"w: .* is no cron line .*; write minute hour day month weekday"):
+        parsed(wrong, 0, what="w")
 
 
 TEN = Every(10_000)
@@ -144,6 +174,7 @@ def test_what_becomes_of_missed_ticks() -> None:
     assert missing("all", 12_999) == Due(1_000_000, "", 1_000_000, passed=3)
     assert missing("skip", 5000) == Due(1_000_000, "", 1_000_000, passed=3)
     assert missing("skip", 5000, now=1_005_001) == Due(None, "late", 1_000_000, passed=4)
+    assert missing("once", None, now=10**9).passed == 1000
 
 
 def test_what_is_new_begins_at_once_or_with_its_next_tick() -> None:

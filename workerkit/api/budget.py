@@ -33,8 +33,9 @@ class Budget:
             )
         self._gate, self._limiter = gate, gate.limiter
         # A limiter of its own: no more than the share in any period, however many processes warm.
+        rates = shared(gate.limiter.definition.rates, share, gate.costs, f"warmup {name}: budget {text.strip()}")
         own = f"warm.{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
-        self._own = Limiter(engine, own, *shared(gate.limiter.definition.rates, share))
+        self._own = Limiter(engine, own, *rates)
         self.said = f"{text.strip()} of {gate.limiter.name}: {', '.join(map(str, self._own.definition.rates))}"
 
     def seconds(self, calls: Iterable[Arguments]) -> float:
@@ -50,9 +51,11 @@ class Budget:
         """0.0 where this call may be refreshed now, else the seconds after which to ask again."""
         limiter, (key, costs) = self._limiter, self._gate.asked(args, kwargs)
         usage = yield from limiter.policy.usage(limiter.keys, limiter.part(key))
-        if not spare(usage, costs) or (yield from self._parked(key)):
+        definition = limiter.definition
+        most = [definition.most(rate) for rate in definition.rates]
+        if not spare(usage, costs, most) or (yield from self._parked(key)):
             return PAUSE
-        units = {rate.unit: cost for rate, cost in zip(limiter.definition.rates, costs, strict=True)}
+        units = {rate.unit: cost for rate, cost in zip(definition.rates, costs, strict=True)}
         decision: Decision = yield from self._own.deciding(key, units.pop("", 1), units)
         return 0.0 if decision.allowed else max(decision.retry_after, 0.001)
 

@@ -8,11 +8,25 @@ import re
 from typing import Any
 
 from workerkit.api.function import Function
-from workerkit.errors import DefinitionError, EncodingError
+from workerkit.errors import DefinitionError
 from workerkit.warming.demand import Demand
 
 MAX_CALL = 1024  # bytes of a call's arguments; those of longer ones are not stored
-_SECRET = re.compile(r"(^|_)(password|passwd|pwd|secrets?|tokens?|api_?key|credentials?|authorization|cookie)($|_)")
+_SECRET = re.compile(
+    r"""
+    (?: ^ | [\W_] | (?<=[a-z0-9])(?=[A-Z]) | (?<=[A-Z])(?=[A-Z][a-z]) )  # where a word begins, in camelCase too
+    (?i:
+        pass(?:word|wd|phrase|code)s? | pwd | secrets? | credentials? | creds? | authorization | bearer | jwt | otp
+        | cookies? | session[\W_]?(?:id|key)s?
+        | (?:api|private|secret|access|auth|encryption|signing)[\W_]?keys?
+        | (?:access|api|auth|bearer|csrf|id|refresh|session)?tokens?
+          (?<! max.tokens)(?<! min.tokens)(?<! num.tokens)(?<! maxtokens)  # numbers of them
+          (?! [\W_]?(?:count|left|limit|used))
+    )
+    (?: $ | [\W_\d] | (?<=[a-z])(?=[A-Z]) )
+    """,
+    re.VERBOSE,
+)
 
 
 class Demands:
@@ -35,9 +49,10 @@ class Demands:
         demand = self._by_function.get(function)
         if demand is None:
             engine = function.engine
-            demand = Demand(engine.keys("h"), function.name, lambda args, kwargs: encoded(function, args, kwargs))
-            demand = self._by_function.setdefault(function, demand)
-            engine.flusher.add_demand(demand)
+            made = Demand(engine.keys("h"), function.name, lambda args, kwargs: encoded(function, args, kwargs))
+            demand = self._by_function.setdefault(function, made)
+            if demand is made:  # else flushed twice each time
+                engine.flusher.add_demand(demand)
             function.note = demand.note
         return demand
 
@@ -54,7 +69,7 @@ def _check(function: Function[Any], name: str) -> None:
                 f"warmup {name}: hot= stores no ignored arguments, and {shown} cannot be called without {each.name}; "
                 "give it a default, or give args="
             )
-        if _SECRET.search(each.name.lower()) and each.name not in function.options.ignore:
+        if _SECRET.search(each.name) and each.name not in function.options.ignore:
             raise DefinitionError(
                 f"warmup {name}: hot= stores arguments, and {shown}'s {each.name} looks like a secret; give args="
             )
@@ -62,25 +77,38 @@ def _check(function: Function[Any], name: str) -> None:
 
 def encoded(function: Function[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
     """A call as JSON; None for one that would not come back as it is, is long, or has what must not be stored."""
-    if any(name in kwargs for name in function.options.ignore) or not _plain(function, args):
-        return None
     try:
-        data = json.dumps([args, kwargs], allow_nan=False, separators=(",", ":")).encode()
-        again, named = decoded(data)
+        if function.options.ignore and _gives_ignored(function, args, kwargs):
+            return None
+        data = _ENCODER.encode([args, kwargs])
+        if len(data) > MAX_CALL:
+            return None
+        if not kwargs and _PLAIN.issuperset(map(type, args)):
+            return data.encode()
+        again, named = _DECODER.decode(data)
         # The same entry: JSON would make a list of a tuple, and text of a key that is a number.
-        same = len(data) <= MAX_CALL and function.place(again, named)[0] == function.place(args, kwargs)[0]
-    except (TypeError, ValueError, RecursionError, EncodingError):
+        same = function.place(tuple(again), named)[0] == function.place(args, kwargs)[0]
+    except Exception:  # noqa: BLE001 - the user's key= may raise anything, of what came back above all
         return None
-    return data if same else None
+    return data.encode() if same else None
 
 
-def _plain(function: Function[Any], args: tuple[Any, ...]) -> bool:
-    """Whether no ignored argument is given by its place."""
-    ignored = function.options.ignore
-    return not ignored or not any(
-        each.name in ignored or each.kind is inspect.Parameter.VAR_POSITIONAL
-        for each in list(function.signature.parameters.values())[: len(args)]
-    )
+def _gives_ignored(function: Function[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    given = function.signature.bind_partial(*args, **kwargs).arguments
+    return not given.keys().isdisjoint(function.options.ignore)
+
+
+def _without_secrets(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a JSON object: named arguments, and what is within arguments."""
+    for name, _ in pairs:
+        if _SECRET.search(name):
+            raise ValueError("a secret")
+    return dict(pairs)
+
+
+_PLAIN = {str, int, float, bool, type(None)}  # which come back as they are
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_secrets)
 
 
 def decoded(call: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -42,7 +42,7 @@ class Gate:
         units: Mapping[str, int],
         queueing: Queueing,
     ) -> None:
-        self._costs = limiter.definition.costs(cost, units) if limiter is not None else ()
+        self.costs = limiter.definition.costs(cost, units) if limiter is not None else ()
         self._wait = None if wait is None else seconds(wait, what="throttle: wait", zero_ok=True)
         self.engine = engine
         self.limiter = limiter
@@ -54,7 +54,7 @@ class Gate:
 
     def asked(self, args: Any, kwargs: Any) -> tuple[str, tuple[int, ...]]:
         """What a call asks of the limiter: the key, and what each rate is charged."""
-        return self._template(self._binder(args, kwargs)), self._costs
+        return self._template(self._binder(args, kwargs)), self.costs
 
     # Entering
 
@@ -120,7 +120,7 @@ class Gate:
 
     def _slot(self, limiter: Admissions, ticket: Ticket, key: str, bound: Mapping[str, Any]) -> Flow[Slot]:
         """The limiter's yes. Raises what ends a denied task's execution, after parking it."""
-        line = Line(limiter.name, limiter.part(key), limiter.label(key), self._costs, "")
+        line = Line(limiter.name, limiter.part(key), limiter.label(key), self.costs, "")
         try:
             entered = yield from self._entering(ticket, line.name, keep=True)
         except Down:
@@ -130,7 +130,7 @@ class Gate:
         if entered.entry is Entry.JOIN:
             yield from self._parking(ticket, line, self._place(bound, 0, line), entered.wait)
         sleep_under = 0.0 if entered.entry is Entry.ASK else self.engine.settings.sleep_under
-        slot = yield from admit(lambda: limiter.entering(key, self._costs), sleep_under=sleep_under)
+        slot = yield from admit(lambda: limiter.entering(key, self.costs), sleep_under=sleep_under)
         if not slot.decision.allowed:
             line = Line(line.limiter, line.part, line.label, line.costs, slot.decision.bound_by)
             place = self._place(bound, self._every_us(line), line)

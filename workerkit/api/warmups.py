@@ -37,6 +37,9 @@ class Warmups:
     def __iter__(self) -> Iterator[Warmup]:
         return iter(list(self._by_name.values()))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
     def __getitem__(self, name: str) -> Warmup:
         """Raises DefinitionError, naming those that there are."""
         found = self._by_name.get(name)

@@ -5,7 +5,11 @@
 -- returns how many are kept
 -- include: not_after
 local counts, calls, cap, half = KEYS[1], KEYS[2], tonumber(ARGV[2]), ARGV[3] * 1000
-local began = tonumber(redis.call('HGET', calls, '') or now_us)
+local began = tonumber(redis.call('HGET', calls, ''))
+if not began or redis.call('EXISTS', counts) == 0 then -- one was evicted: the other has lost its meaning
+  redis.call('UNLINK', counts, calls)
+  began = now_us
+end
 local age = (now_us - began) / half
 if age > 500 then -- before weights grow out of what a double holds
   local all = redis.call('ZRANGE', counts, 0, -1, 'WITHSCORES')

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from math import log
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from workerkit.core.call import Call, Word
@@ -21,8 +22,8 @@ _ADD = Script("workerkit.warming", "demand")
 _TOP = Script("workerkit.warming", "top")
 
 HELD = 2000  # calls that a process holds
-HELD_BYTES = 1 << 19  # of their arguments
-FREE = 250  # calls that are taken hold of between two flushes without drawing
+HELD_BYTES = 350_000  # of their arguments; with all else it comes to less than 1 MB
+FREE = 500  # calls that are taken hold of between two flushes without drawing
 ONE_IN = 8  # of the others
 SENT = 500  # calls that are sent by one flush
 FORGET = 300  # flushes after which arguments are sent again, should the fleet have lost them
@@ -49,37 +50,48 @@ class Taken(NamedTuple):
     call: bytes
 
 
+class _Held:
+    """A call that is held. `count` is written by who notes, `taken` by who flushes: neither undoes the other's."""
+
+    __slots__ = ("call", "count", "known", "taken")
+
+    def __init__(self, call: bytes, count: int) -> None:
+        self.call = call
+        self.count = count  # since it is held
+        self.taken = 0  # of that
+        self.known = 0  # up to which flush the fleet should know its arguments
+
+
 class Demand:
     """The calls of one function in this process. `encode` answers None for arguments that must not be stored.
 
-    Losing the GIL in between may lose a count, never a call.
+    Any threads may use it, at the same time and without a lock: one would stay locked in a child forked meanwhile. Two
+    that meet may lose a count, no more.
     """
 
-    __slots__ = ("_bytes", "_calls", "_counts", "_encode", "_flush", "_free", "_keys", "_sent", "_skip", "left_out")
+    __slots__ = ("_bytes", "_encode", "_flush", "_free", "_held", "_keys", "_skip", "left_out")
 
     def __init__(self, keys: Keys, name: str, encode: Encode) -> None:
         self._keys = (keys.key(name, "all", "d"), keys.key(name, "all", "a"))
         self._encode = encode
-        self._counts: dict[str, int] = {}
-        self._calls: dict[str, bytes] = {}
-        self._sent: dict[str, int] = {}  # at which flush
+        self._held: dict[str, _Held] = {}
         self._bytes = self._flush = self._skip = 0
         self._free = FREE
         self.left_out = 0  # calls that could not be held because of their arguments
 
     def note(self, part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A call was asked for; `part` names its entry. The whole of the hot path."""
-        count = self._counts.get(part)
-        if count is not None:
-            self._counts[part] = count + 1
-        elif self._skip:
+        held = self._held.get(part)
+        if held is not None:
+            held.count += 1
+        elif self._skip > 0:
             self._skip -= 1
         else:
             self._hold(part, args, kwargs)
 
     def _hold(self, part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         weight = 1
-        if self._free:
+        if self._free > 0:
             self._free -= 1
         else:
             self._skip, weight = ONE_IN - 1, ONE_IN
@@ -87,48 +99,50 @@ class Demand:
         if call is None:
             self.left_out += 1
             call = b""
-        if len(self._counts) >= HELD or self._bytes + len(call) > HELD_BYTES:
+        if len(self._held) >= HELD or self._bytes + len(call) > HELD_BYTES:
             self._let_go()
-        self._counts[part] = weight
-        self._calls[part] = call
+        self._held[part] = _Held(call, weight)
         self._bytes += len(call)
 
     def _let_go(self) -> None:
         """Of the half that is asked for less."""
-        keep = heapq.nlargest(len(self._counts) // 2, self._counts, key=self._counts.__getitem__)
-        self._keep(keep)
-
-    def _keep(self, parts: Iterable[str]) -> None:
-        kept = {part: self._counts[part] for part in parts}
-        self._calls = {part: self._calls[part] for part in kept}
-        self._sent = {part: flush for part, flush in self._sent.items() if part in kept}
-        self._bytes = sum(map(len, self._calls.values()))
-        self._counts = kept
+        held = self._held.copy()  # in one step, as nothing else that goes through them all is
+        asked = {part: each.count - each.taken for part, each in held.items()}
+        for part in heapq.nsmallest(len(asked) - len(asked) // 2, reversed(asked), key=asked.__getitem__):
+            self._held.pop(part, None)
+        self._bytes = sum(len(each.call) for each in self._held.copy().values())
 
     def take(self) -> list[Taken]:
         """What was counted since the last time; whatever was not asked for is let go of."""
         self._free, self._flush = FREE, self._flush + 1
-        asked = {part: count for part, count in self._counts.items() if count and self._calls[part]}
-        most = heapq.nlargest(SENT, asked, key=asked.__getitem__)
-        taken = [Taken(part, asked[part], self._unsent(part)) for part in most]
-        self._keep([part for part, count in self._counts.items() if count])
-        self._counts = dict.fromkeys(self._counts, 0)
-        return taken
+        asked: list[tuple[int, str, _Held]] = []
+        size = 0
+        for part, held in self._held.copy().items():
+            count, taken = held.count, held.taken
+            held.taken = count
+            if count == taken:
+                self._held.pop(part, None)
+            elif held.call:
+                size += len(held.call)
+                asked.append((count - taken, part, held))
+        self._bytes = size
+        most = heapq.nlargest(SENT, asked, key=itemgetter(0))
+        return [Taken(part, times, self._unknown(held)) for times, part, held in most]
 
-    def _unsent(self, part: str) -> bytes:
-        sent = self._sent.get(part)
-        if sent is not None and self._flush - sent < FORGET:
+    def _unknown(self, held: _Held) -> bytes:
+        if self._flush < held.known:
             return b""
-        self._sent[part] = self._flush
-        return self._calls[part]
+        held.known = self._flush + FORGET
+        return held.call
 
     def give_back(self, taken: Iterable[Taken]) -> None:
         """Count again what could not be sent."""
-        for part, count, call in taken:
-            if part in self._counts:
-                self._counts[part] += count
+        for part, times, call in taken:
+            held = self._held.get(part)  # which may have been let go of, and held anew
+            if held is not None:
+                held.taken -= times
                 if call:
-                    del self._sent[part]
+                    held.known = 0
 
     def add(self, taken: Iterable[Taken]) -> Call[int]:
         """Add counts to the fleet's."""

@@ -83,12 +83,13 @@ class Cron:
             day += timedelta(days=step)
 
     def _moments(self, day: date) -> Iterator[int]:
-        folds = (0, 1) if len(self.hours) == 24 else (0,)
         for hour in self.hours:
             for minute in self.minutes:
-                for fold in folds:
-                    local = datetime(day.year, day.month, day.day, hour, minute, tzinfo=self.zone, fold=fold)
-                    yield int(local.timestamp()) * 1000
+                local = datetime(day.year, day.month, day.day, hour, minute, tzinfo=self.zone)
+                first, second = (int(local.replace(fold=fold).timestamp()) * 1000 for fold in (0, 1))
+                yield first
+                if second > first and len(self.hours) == 24:  # before it: an hour that is left out, and may be a day's
+                    yield second
 
     def _never(self) -> DefinitionError:
         return DefinitionError("cron: no day has such a date")
