@@ -111,6 +111,27 @@ def test_ticks_without_a_beat_are_made_up_for_by_policy(broker: Broker, eventual
     assert app.kit.warmups["slow"].status().overlaps >= 1
 
 
+def test_callers_go_first_and_warming_has_its_share_when_they_have_left(broker: Broker, eventually: Eventually) -> None:
+    app = started(broker, "warmed", tick="worker")
+    warmup = app.kit.warmups["warmed"]
+    warmup.pause()
+    broker.worker("warming", "-Q", "celery,warm")
+    for n in range(120):
+        app.called.delay(n)
+    eventually(lambda: app.kit.waitlist.count() >= 20)
+    warmup.resume()
+    eventually(lambda: app.kit.waitlist.count() == 0)
+    eventually(lambda: len(broker.notes("warmed")) == 100)
+    calls = [moment for moment, _ in broker.notes("called")]
+    assert len(calls) == 120
+    warmed = [moment for moment, _ in broker.notes("warmed")]
+    # None while tasks waited for the limit; then no more than half of it, and most of that.
+    assert warmed[0] > calls[-20]
+    assert warmed[0] - calls[-1] < 2.5
+    assert all(later - earlier > 0.9 for earlier, later in zip(warmed, warmed[10:], strict=False))
+    assert warmed[-1] - warmed[0] < 15.0
+
+
 def test_a_run_that_meets_the_limit_goes_on_as_another_message_and_never_parks(
     any_broker: Broker, eventually: Eventually
 ) -> None:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from celery import Celery, Task
 from celery._state import get_current_task
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.states import READY_STATES, STARTED
+from celery.utils.log import get_logger
 
 from workerkit.api.host import Running
 from workerkit.celery.bounded import Bounded
@@ -24,6 +25,7 @@ from workerkit.celery.request import MESSAGE
 from workerkit.errors import JobFinished, RateLimited
 from workerkit.waitlist.ticket import Ticket
 
+_LOG = get_logger(__name__)
 THROTTLED = "THROTTLED"
 PATIENCE = 2.0  # seconds for a message that goes back to the broker
 PAUSE = (0.5, 1.5)  # seconds that a worker rests when not even that can be done
@@ -107,14 +109,13 @@ class CeleryHost:
 
     def started(self) -> None:
         now = current()
-        if now is not None and getattr(now.task, TRACK_STARTED, False) and _stores_result(now):
-            about = {"pid": os.getpid(), "hostname": now.request.hostname}
-            now.task.backend.store_result(now.request.id, about, STARTED, request=now.request)
+        if now is not None and getattr(now.task, TRACK_STARTED, False):
+            _tell(now, STARTED, {"pid": os.getpid(), "hostname": now.request.hostname})
 
     def throttled(self, wait: float) -> None:
         now = current()
-        if now is not None and _stores_result(now):
-            now.task.backend.store_result(now.request.id, {"retry_after": wait}, THROTTLED, request=now.request)
+        if now is not None:
+            _tell(now, THROTTLED, {"retry_after": wait})
 
     def parked(self) -> BaseException:
         return Ignore()
@@ -177,6 +178,19 @@ class CeleryHost:
     @staticmethod
     def _is_known(now: Current) -> bool:
         return now.task.ignore_result or now.task.backend.get_state(now.request.id) in READY_STATES
+
+
+def _tell(now: Current, state: str, about: dict[str, Any]) -> None:
+    """Write a state on the way. A result backend that is down must not fail the task for it: its message would be
+    acknowledged, and the task lost."""
+    if not _stores_result(now):
+        return
+    try:
+        now.task.backend.store_result(now.request.id, about, state, request=now.request)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as error:  # noqa: BLE001 - in the words of whatever backend
+        _LOG.warning("task %s is %s, but its backend cannot be told: %s", now.request.id, state, type(error).__name__)
 
 
 def _stores_result(now: Current) -> bool:

@@ -44,6 +44,22 @@ def limited(item: int) -> int:
     return item
 
 
+shared = kit.limiter("shared", "20/s")
+
+
+@kit.task
+@kit.throttle(shared)
+def called(n: int) -> None:
+    note("called", n)
+
+
+@kit.memoize("1m")
+@kit.throttle(shared)
+def warmed(item: int) -> int:
+    note("warmed", item)
+    return item
+
+
 def deadly() -> Iterable[str]:
     """What a run plans, after its claim and before its work: the first one dies of it."""
     fatal = DIRECTORY / "fatal"
@@ -71,5 +87,7 @@ if "deadly" in declared:
     kit.warmup(ticking, every="4s", args=deadly, before="1m", missed="all", name="deadly")
 if "start" in declared:
     kit.warmup(prompt, cron="0 0 1 1 *", args=["x"], on_start=True, queue="warm", name="start")
+if "warmed" in declared:
+    kit.warmup(warmed, every="1s", args=range(100), before="10s", budget="50%")
 if "limited" in declared:
     kit.warmup(limited, every="1h", args=range(10), queue="warm")
