@@ -254,6 +254,16 @@ def test_without_redis_a_process_computes_once_for_all_its_callers(fresh_server,
     callers.close(kit)
 
 
+@pytest.mark.parametrize("kind", [Threads, Coroutines])
+def test_without_redis_from_the_start_a_failure_is_the_functions_own(kind):
+    callers, source, kit = kind(), Source(), WorkerKit(url="redis://127.0.0.1:1/0", hooks=[])
+    source.failing = True
+    fn = callers.memoize(kit, lambda memo: source.read(), "1h", stale_if_error="1h")
+    with pytest.raises(LookupError):
+        callers.start(fn, 1).result(10)
+    callers.close(kit)
+
+
 def test_a_claim_that_may_have_been_heard_is_repeated(fresh_server):
     kit, source = WorkerKit(url=fresh_server.url, hooks=[]), Source()
     fn = Threads().memoize(kit, lambda memo: source.read(), "1h")

@@ -164,9 +164,10 @@ class Lead(Generic[V]):
 
     def _instead(self, error: Exception) -> Answer | None:
         """The old value in the place of a failure, if it may stand there."""
-        policy, old, now_us = self._policy, self._old, self._policy.now_us()
+        policy, old = self._policy, self._old
         if old is None or not self._spare or policy.terms.personal(error):
             return None
+        now_us = policy.now_us()  # not known before the first connection: without one there is no old value either
         if now_us < old.envelope.soft_us:
             return old.served("hit")
         limited = isinstance(error, RateLimited) and policy.windows.is_stale(old.envelope, now_us)
