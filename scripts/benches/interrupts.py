@@ -131,6 +131,7 @@ class Storm:
         self._wanted = wanted
         self._chance = chance
         self._over = threading.Event()
+        self._between = False
         self._tally: Counter[str] = Counter()
         self._beside: Counter[str] = Counter()
 
@@ -158,17 +159,24 @@ class Storm:
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         if self._over.is_set():
             return
+        in_call = self._client.in_call(frame)
+        # Nothing is called from here on: a second one that struck now would take this one's place.
         self._tally["interrupts"] += 1
-        self._tally["in_call"] += self._client.in_call(frame)
+        if self._between:
+            self._tally["delivered"] += 1
+            return
+        self._tally["in_call"] += in_call
         raise SoftLimit
 
     def _shielded(self, step: Callable[[], object]) -> None:
         """Run `step` to its end although the last interrupts may strike between any two calls."""
         while True:
             try:
+                self._between = False
                 step()
                 return
             except SoftLimit:
+                self._between = True  # first: on the way back to the try nothing would catch a second one
                 self._tally["delivered"] += 1
 
     def _call_under_fire(self) -> None:
