@@ -82,7 +82,7 @@ class Server:
     def _said(self, reply: Exception) -> str:
         if isinstance(reply, redis.AuthenticationError):
             return f"wrong or missing user or password; write them into workerkit_{self.setting} ({reply})"
-        return str(reply)
+        return str(reply).partition(", with args")[0]  # a server that knows no HELLO repeats the password in it
 
     @property
     def setting(self) -> str:
