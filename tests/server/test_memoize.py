@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from celery import Celery, Task
+from celery.exceptions import Ignore
 from pydantic import BaseModel
 
 from tests.rig import until
@@ -593,6 +594,25 @@ def test_counts_that_could_not_be_sent_are_kept(fresh_server: RunningServer) -> 
     fresh_server.restart()
     stats = until(lambda: _or_none(number.memo.stats))
     assert (stats.hits, stats.misses, stats.computations) == (1, 6, 6)
+
+
+def test_a_call_that_is_put_off_counts_when_it_comes_back(redis_url: str) -> None:
+    app = Celery("later", broker="memory://")
+    kit = WorkerKit(app, url=redis_url, hooks=[])
+    ends: list[Exception] = [Ignore(), Ignore(), ValueError("broken")]  # as a throttle ends what it parks
+
+    @kit.task
+    @kit.memoize("1m")
+    def later(n: int) -> int:
+        if ends:
+            raise ends.pop(0)
+        return n
+
+    for _ in range(4):
+        later.apply((1,))
+    with kit:
+        stats = later.memo.stats()
+    assert (stats.misses, stats.computations, stats.calls) == (2, 2, 2)  # that of the error, and the value
 
 
 def _or_none(act: Any) -> Any:

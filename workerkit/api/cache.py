@@ -194,7 +194,7 @@ class Cache:
             wait=settings.wait,
             now_us=engine.now_us,
             evicts=engine.evicts,
-            terms=Terms(lambda error: isinstance(error, engine.personal), engine.host.comes_back),
+            terms=Terms(lambda error: isinstance(error, engine.personal), engine.host.comes_back, engine.host.puts_off),
             failed=lambda error: engine.hooks.emit(RefreshFailed("kit.cache", type(error).__name__)),
             trouble=self._trouble,
         )

@@ -102,7 +102,7 @@ class Function(Generic[V]):
             wait=options.wait or settings.wait,
             now_us=engine.now_us,
             evicts=engine.evicts,
-            terms=Terms(self._is_personal, engine.host.comes_back),
+            terms=Terms(self._is_personal, engine.host.comes_back, engine.host.puts_off),
             failed=self._refresh_failed,
             trouble=self.trouble,
         )

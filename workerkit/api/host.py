@@ -71,6 +71,9 @@ class Host(Protocol):
     def comes_back(self, error: Exception) -> bool:
         """Whether `error` leaves this execution to be run again, rather than to have failed."""
 
+    def puts_off(self, error: Exception) -> bool:
+        """Whether `error` ends this execution before its work was done, as parking does: it comes back for that."""
+
     can_queue: bool
     """Whether there are tasks at all."""
 
@@ -171,6 +174,9 @@ class NoHost:
         return False
 
     def comes_back(self, error: Exception) -> bool:
+        return False
+
+    def puts_off(self, error: Exception) -> bool:
         return False
 
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:

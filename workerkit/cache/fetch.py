@@ -113,11 +113,9 @@ class Fetcher(Generic[V]):
         if old is not None and self._windows.is_stale(old.envelope, now_us):
             return (yield from self._serve(work, found, old, now_us))
         fallback = old if old is not None and self._windows.survives(old.envelope, now_us) else None
-        self.ledger.misses += 1
-        shared: Share[Answer | Raised] = Share(
-            flight(work.key, fallback), lambda: self._lead_or_wait(work, found.seen, fallback)
+        answer = yield from self._missed(
+            Share(flight(work.key, fallback), lambda: self._lead_or_wait(work, found.seen, fallback))
         )
-        answer = _answer((yield from shared))
         if answer.source == "error":
             self.ledger.misses -= 1
             self.ledger.failures += 1
@@ -128,8 +126,16 @@ class Fetcher(Generic[V]):
         self.policy.trouble(str(error))
         if isinstance(error, StoreRefused):
             return (yield from self.fetch(work, NOTHING))  # a key of another type, which the next store overwrites
+        return (yield from self._missed(Share(flight(work.key, None), lambda: self._without_lease(work))))
+
+    def _missed(self, shared: Share[Answer | Raised]) -> Flow[Answer]:
+        """The outcome of a miss. A call that is put off, as a throttled one is, counts when it comes back."""
         self.ledger.misses += 1
-        return (yield from Share(flight(work.key, None), lambda: self._without_lease(work)))
+        try:
+            return _answer((yield from shared))
+        except Exception as error:
+            self.ledger.misses -= self.policy.terms.put_off(error)
+            raise
 
     def renew(self, work: Work, found: Found, *, spare: bool = False) -> Flow[Answer | None]:
         """Compute anew now, unless somebody does already: None then. `spare`: the old value makes up for a failure."""

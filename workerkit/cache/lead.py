@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from workerkit.cache.computation import MISSING, Answer, Computation, Raised, Work
 from workerkit.cache.entries import FAILURE
@@ -38,13 +38,12 @@ class Lead(Generic[V]):
         What was begun before an invalidation is `Own`, a failure too: who joined it may have come after that.
         """
         policy, work = self._policy, self._work
-        policy.ledger.computations += 1
         held = True
         try:
             self._tags = yield from policy.tolerant(policy.touch(work.tags, 0.0))
             began = time.monotonic()
             try:
-                value = yield from work.compute(self._computation)
+                value = yield from self._compute()
             except Exception as error:
                 if policy.terms.personal(error):
                     raise
@@ -75,15 +74,24 @@ class Lead(Generic[V]):
 
     def alone(self) -> Flow[Answer]:
         """The same without a lease: nothing is kept."""
-        self._policy.ledger.computations += 1
         try:
-            return Answer((yield from self._work.compute(self._computation)), "computed")
+            return Answer((yield from self._compute()), "computed")
         except Exception as error:
             instead = self._instead(error)
             if instead is None:
                 raise
             self._policy.failed(error)
             return instead
+
+    def _compute(self) -> Flow[Any]:
+        """What the function gives. A computation that is put off, as a throttled one is, counts when it comes back."""
+        ledger = self._policy.ledger
+        ledger.computations += 1
+        try:
+            return (yield from self._work.compute(self._computation))
+        except Exception as error:
+            ledger.computations -= self._policy.terms.put_off(error)
+            raise
 
     def _seal(self) -> Seal:
         """Who comes from now on looks for himself: an invalidation may come between the last write and the end."""

@@ -42,10 +42,14 @@ class Old(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What an application knows of errors: whether one is its caller's own business, and whether it is retried."""
+    """What an application knows of errors.
+
+    Whether one is its caller's own business; whether it is retried; whether it only puts the call off to another time.
+    """
 
     personal: Callable[[Exception], bool]
     retried: Callable[[Exception], bool]
+    put_off: Callable[[Exception], bool]
 
 
 @dataclass(frozen=True, slots=True)

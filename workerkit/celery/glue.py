@@ -31,7 +31,7 @@ class Glue:
         self._given = given
         self._loops = Loops()
         # Where the command line finds it; an attribute that Celery knows nothing of.
-        app.workerkits = [*getattr(app, "workerkits", ()), kit]  # type: ignore[attr-defined]  # see above
+        app.workerkits = [*_kits(app), kit]  # type: ignore[attr-defined]  # see above
         engine = kit.engine
         engine.host = CeleryHost(app, self._loops.run)
         engine.personal += (Retry, Ignore, Reject, SoftTimeLimitExceeded)
@@ -63,26 +63,35 @@ class Glue:
 
     def _finalized(self, sender: Any, **_: Any) -> None:
         check_app(self._app)
-        kits, warm = self._app.workerkits, self._kit.warmups  # type: ignore[attr-defined]  # see above
-
-        # Not shared: the next app in this process would run the warmups of this one.
-        @self._app.task(name=WARM_TASK, shared=False, ignore_result=True, acks_late=True)
-        def tick() -> None:
-            for kit in kits:
-                kit.warmups.send_due()
-
-        @self._app.task(name=WARM_RUN, shared=False, ignore_result=True, acks_late=True)
-        def run(namespace: str, name: str, message: list[Any]) -> None:
-            for kit in kits:
-                if kit.engine.settings.namespace == namespace:
-                    kit.warmups.go_on(name, message)
-
+        warm = self._kit.warmups
+        if WARM_TASK not in self._app.tasks:
+            _add_tasks(self._app)
         if (self.settings().get("warm_tick") or os.environ.get("WORKERKIT_WARM_TICK")) != "worker":
             warm.changed = lambda: install_schedule(self._app, warm)
             warm.changed()
 
     def _ended(self, **_: Any) -> None:
         self._kit.close()
+
+
+def _kits(app: Celery) -> list[WorkerKit]:
+    return getattr(app, "workerkits", [])
+
+
+def _add_tasks(app: Celery) -> None:
+    """The tasks of warming: one set for all kits of an app, also those that come later."""
+
+    # Not shared: the next app in this process would run the warmups of this one.
+    @app.task(name=WARM_TASK, shared=False, ignore_result=True, acks_late=True)
+    def tick() -> None:
+        for kit in _kits(app):
+            kit.warmups.send_due()
+
+    @app.task(name=WARM_RUN, shared=False, ignore_result=True, acks_late=True)
+    def run(namespace: str, name: str, message: list[Any]) -> None:
+        for kit in _kits(app):
+            if kit.engine.settings.namespace == namespace:
+                kit.warmups.go_on(name, message)
 
 
 def _memo(task: Any) -> Any:

@@ -154,17 +154,22 @@ class CeleryHost:
         return isinstance(thing, Task)
 
     def comes_back(self, error: Exception) -> bool:
-        if isinstance(error, (Retry, Ignore, Reject)):
+        if isinstance(error, Retry) or self.puts_off(error):
             return True
         now = current()
-        if isinstance(error, RateLimited) and now is not None and getattr(now.request, MESSAGE, None) is not None:
-            return True  # its throttle parks it
         if now is None or not isinstance(error, tuple(getattr(now.task, "autoretry_for", ()))):
             return False
         if isinstance(error, tuple(getattr(now.task, "dont_autoretry_for", ()))):
             return False
         most = now.task.max_retries
         return most is None or now.request.retries < most
+
+    def puts_off(self, error: Exception) -> bool:
+        if isinstance(error, (Ignore, Reject)):
+            return True
+        now = current()
+        parks = now is not None and getattr(now.request, MESSAGE, None) is not None
+        return parks and isinstance(error, RateLimited)
 
     def stopped(self, reason: BaseException, *, cancelled: bool) -> BaseException:
         now = current()
