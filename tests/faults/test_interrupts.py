@@ -32,7 +32,7 @@ BENCH = Path(__file__).parents[2] / "scripts" / "benches" / "interrupts.py"
 KEYS = 100
 MOST = 20
 CALM, ARMED, FIRED, OVER = range(4)
-heavy = pytest.mark.heavy
+heavy = (pytest.mark.heavy, pytest.mark.timeless)
 
 
 @pytest.fixture
@@ -415,7 +415,8 @@ def test_a_bad_network_never_mixes_up_replies(server, calls, seed):
         assert chaos.rig.pool.size <= MOST
 
 
-@heavy
+@pytest.mark.heavy
+@pytest.mark.timeless
 def test_forks_in_the_middle_of_everything(server, seed):
     """The rest of the million: 20 generations of children beside calling threads."""
     rig = rig_for(server)

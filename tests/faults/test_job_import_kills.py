@@ -65,6 +65,7 @@ def handled_by_attempt(app: Any) -> list[list[int]]:
 
 
 @pytest.mark.heavy
+@pytest.mark.timeless
 def test_import_killed_twenty_times(any_broker: Broker, request: pytest.FixtureRequest) -> None:
     app = any_broker.load("jobs")
     app.app.backend.remove_pending_result = lambda result: result
