@@ -70,8 +70,8 @@ def test_an_app_without_a_kit_and_a_store_that_is_down(shop: Path) -> None:
     (bare / "shop.py").write_text(APP)
     (bare / "tasks.py").write_text("")
     down, without = at_once([lambda place=place: run(place, "redis://localhost:1/0", *stats) for place in (shop, bare)])
-    assert down.returncode == 1
+    assert down.returncode == 2
     assert "localhost:1/0 (workerkit_redis_url) cannot be reached" in down.stderr
     assert "Traceback" not in down.stderr
-    assert without.returncode == 1
+    assert without.returncode == 2
     assert "write kit = WorkerKit(app)" in without.stderr

@@ -270,7 +270,7 @@ def test_what_cannot_be_is_told_in_one_line(shop: Shop) -> None:
     for words in (["plan", "x"], ["run", "news", "x"], ["pause", "prices", "x"], ["resume", "x"], ["history", "x"]):
         done = shop.run(*words)
         assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr == "Error: there is no warmup 'x'; there are: prices, news\n"
+        assert done.stderr == "workerkit: there is no warmup 'x'; there are: news, prices\n"
     assert not any(each["paused"] or each["runs"] for each in shop.json("ls"))
     for words in (["run"], ["run", "prices", "--deploy"]):
         done = shop.run(*words)
@@ -329,9 +329,9 @@ def test_both_command_lines(tmp_path: Path, redis_url: str) -> None:
     assert rows(ls.stdout)[2][:2] == ["price", "every 5m"], ls.stderr
     assert run.stdout.splitlines()[-1].startswith("price: done: 1 warmed in "), run.stderr
     assert (stats.returncode, "function" in stats.stdout or "nothing counted" in stats.stdout) == (0, True)
-    assert (down.returncode, down.stderr.count("\n")) == (1, 1)
+    assert (down.returncode, down.stderr.count("\n")) == (2, 1)
     assert "localhost:1/0 (workerkit_redis_url) cannot be reached" in down.stderr
-    assert (wrong.returncode, wrong.stderr) == (1, "Error: -A shap: No module named 'shap'\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "workerkit: -A shap: ModuleNotFoundError: No module named 'shap'\n")
     assert none.returncode == 2
     assert "write workerkit -A shop" in none.stderr
     assert "workerkit.cli.plugin" in light.stdout

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workerkit import __version__
-from workerkit.errors import WorkerKitError
+from workerkit.cli.verb import Refusal, apart, where
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it."),
     "server": ("workerkit.cli.server", "Run a private Valkey on this machine, for development, until Ctrl+C."),
-    "stats": ("workerkit.cli.plugin", "Show what an app's cache did (-A)."),
+    "stats": ("workerkit.cli.stats", "Show what an app's cache did (-A)."),
     "warm": ("workerkit.cli.warm", "See, run and pause an app's cache warming (-A)."),
 }
 
 
 class Commands(click.Group):
-    """Finds a command by its module's name, and says an error of ours in one line."""
+    """Finds a command by its module's name; the same for `workerkit` and for `celery workerkit`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -38,15 +38,6 @@ class Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except WorkerKitError as error:
-            click.echo(f"workerkit: {error}", err=True)
-            ctx.exit(2)
-        except KeyboardInterrupt:
-            ctx.exit(130)
 
 
 @click.group(cls=Commands)
@@ -63,9 +54,10 @@ def _app(name: str) -> Celery:
     from celery.app.utils import find_app
 
     try:
-        found: Celery = find_app(name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise click.ClickException(f"-A {name}: {error}") from None
+        with apart():
+            found: Celery = find_app(name)
+    except Exception as error:  # noqa: BLE001 - the app's own code, which may raise anything
+        raise Refusal(f"-A {name}: {where(error)}") from None
     return found
 
 

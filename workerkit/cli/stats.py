@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
+import click
 from rich.console import Console
 from rich.table import Table
 
 from workerkit.cache.ledger import CacheStats
+from workerkit.cli.verb import Answer, Query, kits
 from workerkit.core.durations import humanize
 
 # What is not in every table: a column of zeros says nothing.
 _FURTHER = ("l1", "stale", "remembered", "waits", "failures", "errors")
 
 
-def show(stats: Mapping[str, CacheStats], *, as_json: bool) -> None:
+@click.command(cls=Query)
+@click.pass_context
+def stats(ctx: click.Context) -> Answer:
+    """Show what the cache did: hits, misses, computations and seconds saved, by function."""
+    found = {name: each for kit in kits(ctx) for name, each in kit.cache.stats().items()}
+    data = {name: {**each._asdict(), "hit_rate": each.hit_rate} for name, each in found.items()}
+    return Answer(data, lambda: show(found))
+
+
+def show(stats: Mapping[str, CacheStats]) -> None:
     """Print the counts of each function, those that saved most first."""
-    if as_json:
-        print(json.dumps({name: {**each._asdict(), "hit_rate": each.hit_rate} for name, each in stats.items()}))
-        return
     if not stats:
         print("nothing counted yet: no memoized function was called in the last 30 days")
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from workerkit.cli.verb import Command
 from workerkit.demo.patience import Interrupted, Patience
 from workerkit.demo.run import run
 from workerkit.demo.show import Lines, Picture, Screen
@@ -20,7 +21,7 @@ from workerkit.errors import DefinitionError
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(cls=Command, epilog=None)
 @click.option("--json", "json_file", type=_FILE, help="Write the figures to this file.")
 @click.option("--svg", "svg_file", type=_FILE, help="Write a picture of the screen to this file.")
 @click.option("--seed", type=int, help="Of the lookups' random keys.  [default: another each time]")
