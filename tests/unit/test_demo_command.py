@@ -18,6 +18,7 @@ from workerkit.demo.patience import Interrupted
 from workerkit.errors import DefinitionError
 
 ROOT = Path(__file__).parents[2]
+PLAIN = {"server", "metrics"}  # these answer no JSON
 
 
 def test_help_lists_the_commands_and_imports_none_of_them():
@@ -29,7 +30,7 @@ def test_help_lists_the_commands_and_imports_none_of_them():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     status, output, modules = json.loads(done.stdout)
     assert status == 0
-    assert "demo   Run workerkit" in output
+    assert "Run workerkit against a rate-limited API" in output
     assert not {"celery", "redis", "rich", "pydantic", "workerkit.demo.command"} & set(modules)
 
 
@@ -37,7 +38,7 @@ def test_every_command_is_where_it_is_said_to_be():
     for name in cli.COMMANDS:
         done = CliRunner().invoke(cli.main, [name, "--help"])
         assert done.exit_code == 0
-        assert "--json" in done.output
+        assert "--json" in done.output or name in PLAIN
 
 
 def test_version():

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
+from workerkit.cli.verb import Command
 from workerkit.errors import DefinitionError
 from workerkit.io.embedded import EmbeddedServer
 
 LOOK = 0.5  # seconds between two looks whether it still runs
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--port", default=6379, show_default=True, type=click.IntRange(1, 65535), help="Where to listen.")
 @click.option("--dir", "path", type=click.Path(path_type=Path, file_okay=False), help="Keep the data in this folder.")
 def server(port: int, path: Path | None) -> None:
