@@ -32,10 +32,10 @@ def server(port: int, path: Path | None) -> None:
             raise DefinitionError(
                 f"another process runs the server of {path}; it listens on port {running.port} (0: none)"
             )
-        click.echo(f"redis://127.0.0.1:{port}/0")
-        fate = f"stays in {path}" if path else "goes with it"
-        click.echo(f"Valkey listens there until Ctrl+C; its data {fate}.", err=True)
         with contextlib.suppress(KeyboardInterrupt):
+            fate = f"stays in {path}" if path else "goes with it"
+            click.echo(f"Valkey listens until Ctrl+C; its data {fate}.", err=True)
+            click.echo(f"redis://127.0.0.1:{port}/0")  # last: who reads it may end it at once
             while running.pid:  # raises StoreUnavailable when it has ended by itself
                 time.sleep(LOOK)
 
