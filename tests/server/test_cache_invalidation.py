@@ -31,6 +31,7 @@ BY = {
     ),
     "a declared tag": lambda kit, fn: kit.cache.invalidate(tag="declared"),
     "an added tag": lambda kit, fn: kit.cache.invalidate(tag="added"),
+    "busting": lambda kit, fn: kit.engine.runner.run(fn.memo.function.busting()),
 }
 
 

@@ -22,6 +22,12 @@ from workerkit.warming.plan import Arguments
 PAUSE = 0.1  # seconds after which it is looked again whether live callers leave something over
 
 
+class Share(Limiter):
+    """The limit of a warmup's own calls, which nobody declared by this name."""
+
+    internal = True
+
+
 class Budget:
     """Asked before each refresh. The refresh itself is charged to the limit like any call."""
 
@@ -35,7 +41,7 @@ class Budget:
         # A limiter of its own: no more than the share in any period, however many processes warm.
         rates = shared(gate.limiter.definition.rates, share, gate.costs, f"warmup {name}: budget {text.strip()}")
         own = f"warm.{blake2b(name.encode('utf-8', 'surrogatepass'), digest_size=8).hexdigest()}"
-        self._own = Limiter(engine, own, *rates)
+        self._own = Share(engine, own, *rates)
         self.said = f"{text.strip()} of {gate.limiter.name}: {', '.join(map(str, self._own.definition.rates))}"
 
     def seconds(self, calls: Iterable[Arguments]) -> float:

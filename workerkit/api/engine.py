@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from workerkit.api.flusher import Flusher
@@ -30,6 +30,7 @@ from workerkit.waitlist.waitlist import Waitlist
 
 if TYPE_CHECKING:
     from workerkit.api.admissions import Admissions
+    from workerkit.api.memo import Memo
     from workerkit.api.tier import Tier
     from workerkit.io.embedded import EmbeddedServer
 
@@ -48,6 +49,7 @@ class Engine:
         self.flusher = Flusher(self)
         self.tiers: list[Tier] = []
         self.limiters: WeakValueDictionary[str, Admissions] = WeakValueDictionary()
+        self.memos: WeakValueDictionary[str, Memo[Any, Any]] = WeakValueDictionary()
         self._embedded: EmbeddedServer | None = None
         self.host: Host = NoHost()
         # Errors that are one caller's own business; the Celery floor adds its own.

@@ -16,10 +16,11 @@ from workerkit.api.engine import Engine
 from workerkit.api.options import Options
 from workerkit.api.places import Place, Places
 from workerkit.api.tier import Tier
+from workerkit.cache.bust import bust
 from workerkit.cache.computation import Computation, Entry, Work
 from workerkit.cache.entries import EntryKey
 from workerkit.cache.fetch import Fetcher
-from workerkit.cache.ledger import Ledger
+from workerkit.cache.ledger import Index, Ledger
 from workerkit.cache.local import L1
 from workerkit.cache.policy import Codec, Policy, Terms
 from workerkit.cache.windows import Windows
@@ -79,16 +80,21 @@ class Function(Generic[V]):
         """What turns its results into bytes and back, typed by its return annotation."""
         return make_codec(self.options.codec or self.engine.settings.codec, _returned(self.fn))
 
+    @property
+    def shown(self) -> str:
+        """The function as people name it."""
+        return f"{self.fn.__module__}.{self.fn.__qualname__}"
+
     @cached_property
     def name(self) -> str:
         """The function as keys name it: its module and name, its version, its result's shape."""
         version = f"@{self._version}" if self._version else ""
-        return escape(f"{self.fn.__module__}.{self.fn.__qualname__}{version}-{self.codec.fingerprint}")
+        return escape(f"{self.shown}{version}-{self.codec.fingerprint}")
 
     @cached_property
     def fetcher(self) -> Fetcher[V]:
         engine, options, settings = self.engine, self.options, self.engine.settings
-        ledger = Ledger(engine.keys("c"), self.name, f"{self.fn.__module__}.{self.fn.__qualname__}")
+        ledger = Ledger(engine.keys("c"), self.name, self.shown)
         engine.flusher.add(ledger)
         early = settings.early if options.early is None else options.early
         jitter = settings.jitter if options.jitter is None else options.jitter
@@ -220,6 +226,17 @@ class Function(Generic[V]):
         if slot is None:
             return None
         return Entry(self.tier.served(slot), "l1", max(0, self.engine.now_us() - slot.created_us) / 1e6)
+
+    def busting(self) -> Flow[int]:
+        """Forget all entries, also those of other versions that somebody has called in the last month."""
+        names = {self.name}
+        for name, shown in (yield from Index(self._keys).read()):
+            if shown == self.shown:
+                names.add(name)
+        forgotten = yield from bust(self._keys.prefix(name) for name in sorted(names))
+        if self.tier is not None:
+            self.tier.clear()
+        return forgotten
 
     def forget(self, key: str) -> None:
         """Have this process's memory forget an entry that was just changed, without waiting to be told."""

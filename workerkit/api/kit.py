@@ -110,6 +110,16 @@ class WorkerKit:
         """Sessions of a web application."""
         return Sessions(self.engine)
 
+    @property
+    def limiters(self) -> dict[str, Limiter]:
+        """The limiters that this process has made, by name; those of warmups' budgets are `internal`."""
+        return {name: each for name, each in sorted(self.engine.limiters.items()) if isinstance(each, Limiter)}
+
+    @property
+    def memos(self) -> dict[str, Memo[Any, Any]]:
+        """The handles of the functions that this process has memoized, by name: "shop.tasks.price"."""
+        return dict(sorted(self.engine.memos.items()))
+
     @cached_property
     def aio(self) -> AioKit:
         """The kit's own verbs as coroutines."""

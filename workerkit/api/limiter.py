@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import ClassVar
 
 from workerkit.api.admissions import Admissions, Down
 from workerkit.api.engine import Engine
@@ -25,6 +26,8 @@ class Limiter(Admissions):
     counts for, where a rate counts calls; every other unit of the rates is named: `slot(tokens=800)`. `.aio` has the
     same verbs for coroutines. The algorithms are described in `limits/window.lua`, `gcra.lua` and `fixed.lua`.
     """
+
+    internal: ClassVar[bool] = False  # whether the kit has made it for itself
 
     def __init__(
         self,

@@ -31,8 +31,8 @@ V = TypeVar("V")
 class Memo(Generic[P, V]):
     """The handle of a memoized function, sync; `.aio` has the same verbs as coroutines.
 
-    `peek`, `set`, `refresh`, `invalidate`, `explain` and `stats` raise StoreError when Redis cannot be used: only calls
-    of the function, `entry`, `delay` and `apply_async` go on without it.
+    All verbs raise StoreError when Redis cannot be used: only calls of the function, `entry`, `delay` and `apply_async`
+    go on without it.
     """
 
     def __init__(self, function: Function[V], first: tuple[Any, ...] = ()) -> None:
@@ -106,6 +106,13 @@ class Memo(Generic[P, V]):
         self._check_sync("refresh")
         answer = self.engine.runner.run(self.refreshing(self.work(args, kwargs)))
         return None if answer is None else answer.value
+
+    def bust(self) -> int:
+        """Forget all of the function's entries, and void what is being computed; how many entries there were.
+
+        For somebody who asks for it, not for code that is called often: it looks at every key of the store.
+        """
+        return self.engine.runner.run(self.function.busting())
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """What is known of this call's entry, and what the next call would do; print it."""
@@ -241,6 +248,10 @@ class AioMemo(Generic[P, V]):
         """As `Memo.refresh`."""
         answer = await self._run(self._memo.refreshing(self._work(args, kwargs)))
         return None if answer is None else answer.value
+
+    async def bust(self) -> int:
+        """As `Memo.bust`."""
+        return await self._run(self._memo.function.busting())
 
     async def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
         """As `Memo.explain`."""

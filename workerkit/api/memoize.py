@@ -58,7 +58,7 @@ def memoize(engine: Engine, options: Options) -> Memoize:
             wrapper = _around(function, _sync_wrapper(function))
         functools.update_wrapper(wrapper, fn)
         wrapper.__signature__ = inspect.signature(fn)  # functools.wraps alone costs Celery its argument check
-        wrapper.memo = Memo[..., Any](function)
+        wrapper.memo = engine.memos[function.shown] = Memo[..., Any](function)
         function.wrapper = wrapper
         layers.mark(wrapper, fn, "memoize")
         return wrapper

@@ -98,6 +98,12 @@ class Tier:
     def _ledger(self) -> Ledger:
         return self._fetcher().ledger
 
+    def clear(self) -> None:
+        """Forget everything, without waiting to be told."""
+        self.threads.clear()
+        for here in self.loops.all():
+            here.local.clear()
+
     def drop(self, key: str) -> None:
         """Forget an entry, or what is under a tag's marker, without waiting to be told."""
         self.threads.drop(key)
