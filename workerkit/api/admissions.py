@@ -30,6 +30,7 @@ from workerkit.limits.lease import Holder, Slot
 from workerkit.limits.limiter import LimitPolicy
 from workerkit.limits.room import Room
 from workerkit.limits.slots import Slots
+from workerkit.limits.tally import LONGEST
 from workerkit.limits.waiters import Waiters
 
 Down = (StoreUnavailable, OutcomeUnknown)
@@ -92,6 +93,12 @@ class Admissions:
         if not isinstance(key, str):
             raise DefinitionError(f"{self.definition.what}: key must be text, not {type(key).__name__}; write str(...)")
         return self.engine.digest(key)
+
+    def part_of(self, label: str) -> str | None:
+        """The `part` of the key that listings show as `label`; None where that is only its beginning."""
+        if not self._name_keys:
+            return label
+        return self.part(label) if len(label) < LONGEST else None
 
     def attempt(self, key: str, cost: int, units: Mapping[str, int]) -> Call[Decision]:
         """The Call of `try_acquire`."""

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from workerkit.api.engine import Engine
 from workerkit.api.warmer import Warmer
+from workerkit.core.call import Call
 from workerkit.core.events import WarmTick
-from workerkit.core.flow import Batch, Flow
+from workerkit.core.flow import Batch
 from workerkit.errors import DefinitionError
 from workerkit.warming.plan import Plan
 from workerkit.warming.run import Outcome, Run
@@ -108,7 +109,16 @@ class Warmup:
 
     def status(self) -> WarmStatus:
         """How it stands."""
-        state, running = self._engine.runner.run(self._standing())
+        state, held = self._engine.runner.run(iter(Batch(*self.looks())))
+        return self.standing(state, held)
+
+    def looks(self) -> tuple[Call[State], Call[bool]]:
+        """The Calls whose answers say how it stands."""
+        return self._ticks.look(), self._ticks.held()
+
+    def standing(self, state: State, held: bool) -> WarmStatus:
+        """What those answers say. A run that was killed is not under way, though it has never ended."""
+        running = held and state.running is not None
         after = self._when.schedule().after(max(state.done or 0, self._engine.now_us() // 1000))
         last = {name: state.run[name] for name in Outcome._fields if name in state.run}
         return WarmStatus(
@@ -116,6 +126,12 @@ class Warmup:
             _seconds(state.ended), state.paused, state.runs, state.missed, state.overlaps,
             Outcome(**last) if last else None, state.run.get("reason", ""),
         )  # fmt: skip
+
+    def late(self, state: State) -> float:
+        """Seconds since a tick is due that nobody has run or left out; 0.0 for none, or where none was ever done."""
+        if state.done is None:
+            return 0.0
+        return max(0.0, self._engine.now_us() // 1000 - self._when.schedule().after(state.done)) / 1000
 
     def history(self, most: int = 10) -> list[dict[str, Any]]:
         """What the last runs said of themselves, the newest first; at most 50 are kept."""
@@ -139,11 +155,6 @@ class Warmup:
         schedule = self._when.schedule()
         after = schedule.after(moment)
         return schedule.after(after) - after
-
-    def _standing(self) -> Flow[tuple[State, bool]]:
-        """How it stands, and whether a run is under way: one that was killed is not, though it has never ended."""
-        state, held = yield from Batch(self._ticks.look(), self._ticks.held())
-        return state, held and state.running is not None
 
     # Claiming
 

@@ -219,10 +219,17 @@ class Index:
 
     def heads(self, spots: Iterable[Spot], now_us: int) -> Flow[list[Record | None]]:
         """The records of jobs, at `now_us`, without their fields; None where there is none."""
-        found: list[Record | None] = yield from Batch(
-            *(self._head(place(self._keys, spot.job_id), now_us) for spot in spots)
-        )
+        found: list[Record | None] = yield from Batch(*(self.head(spot, now_us) for spot in spots))
         return found
+
+    def head(self, spot: Spot, now_us: int) -> Call[Record | None]:
+        """One of them."""
+        return self._head(place(self._keys, spot.job_id), now_us)
+
+    def size(self, status: Known) -> Call[int]:
+        """How many jobs have this status, as far as the index was told."""
+        low = NUMBERS[status] * (TOP + 1)
+        return Call("job.size", "guard", int, args=("ZCOUNT", self.all, low, low + TOP))
 
     @staticmethod
     def _head(where: Place, now_us: int) -> Call[Record | None]:

@@ -18,6 +18,7 @@ LONGEST = 200
 LIFE_MS = 30 * 86_400_000  # a limiter that nobody asks for a month is forgotten
 
 _ADD = Script("workerkit.limits", "tally")
+_FOREMOST = Script("workerkit.limits", "foremost")
 
 
 class LimitStats(NamedTuple):
@@ -38,6 +39,13 @@ class KeyCount(NamedTuple):
     @property
     def asked(self) -> int:
         return self.admitted + self.refused
+
+
+class Foremost(NamedTuple):
+    """What all processes decided, and for which keys most."""
+
+    stats: LimitStats
+    keys: list[KeyCount]
 
 
 class Counts(NamedTuple):
@@ -126,6 +134,12 @@ class Tally:
         # Each bucket expires with the hour after its own, so those that are there are the ones that count.
         return Call("limits.busiest", "guard", parse, args=("ZUNION", 2, *self._buckets, "WITHSCORES"))
 
+    def foremost(self, most: int) -> Call[Foremost]:
+        """The totals and about the `most` busiest keys, for who looks each second: it does not read all that is kept.
+        A key is found by what it was admitted, or refused, in one of the two hours."""
+        keys = (self._totals, *self._buckets)
+        return Call("limits.foremost", "guard", _foremost, script=_FOREMOST, keys=keys, args=(most,))
+
     def _count(self, part: str, admitted: bool, n: int) -> None:
         counts = self._admitted if admitted else self._refused
         if part in counts or len(counts) < MOST_PARTS:
@@ -144,6 +158,14 @@ def _key_counts(reply: Any) -> list[KeyCount]:
     for member, score in pairs:
         found.setdefault(member[1:], [0, 0])[member[:1] == b"+"] += int(float(score))
     return [KeyCount(part.decode("utf-8", "replace"), counts[1], counts[0]) for part, counts in found.items()]
+
+
+def _foremost(reply: Any) -> Foremost:
+    keys = [
+        KeyCount(key.decode("utf-8", "replace"), admitted, refused)
+        for key, admitted, refused in zip(reply[3::3], reply[4::3], reply[5::3], strict=True)
+    ]
+    return Foremost(LimitStats(*reply[:3]), keys)
 
 
 def _parse_stats(reply: Any) -> LimitStats:
