@@ -7,13 +7,16 @@ every run, has failed.
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import os
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from _pytest.runner import runtestprotocol  # what pytest_runtest_protocol runs; there is no public name for it
+from click.testing import CliRunner
 
 from tests.stalls import STALL, Stalls
 from workerkit.testing.rabbitmq import missing_rabbitmq
@@ -28,7 +31,23 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("workerkit", deadline=None)
 hypothesis.settings.load_profile("workerkit")
 
-_SERVER_FIXTURES = {"redis_server", "redis_url", "fresh_server", "server_kind", "other_server", "private_server"}
+if "mix_stderr" in inspect.signature(CliRunner).parameters:
+    # Before 8.2 click mixes what a command prints with its errors unless told not to; later versions never do.
+    CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)
+
+_SERVER_FIXTURES = {
+    "main_kind",
+    "redis_server",
+    "redis_url",
+    "fresh_server",
+    "server_kind",
+    "other_server",
+    "private_server",
+}
+
+# The kind that tests run on where they name none, and the only one of tests that run on each in turn.
+CHOSEN = os.environ.get("WORKERKIT_TEST_SERVER", "")
+MAIN_KIND = CHOSEN or next(iter(KINDS))
 
 RUNS = 4  # of one test, where each but the last was stalled
 _stalls = pytest.StashKey[Stalls]()
@@ -109,11 +128,11 @@ def _require() -> Callable[..., None]:
 
 @pytest.fixture
 def private_server() -> Iterator[Callable[..., RunningServer]]:
-    """`private_server(kind="valkey", tcp=..., tls=..., args=...)`: start a server that ends with the test."""
+    """`private_server(kind=..., tcp=..., tls=..., args=...)`: start a server that ends with the test."""
     started: list[RunningServer] = []
 
     def start(
-        kind: str = "valkey", *, tcp: bool = False, tls: bool = False, args: tuple[str, ...] = ()
+        kind: str = MAIN_KIND, *, tcp: bool = False, tls: bool = False, args: tuple[str, ...] = ()
     ) -> RunningServer:
         require(kind, tls=tls)
         started.append(start_server(kind, tcp=tcp, tls=tls, args=args))
@@ -125,10 +144,16 @@ def private_server() -> Iterator[Callable[..., RunningServer]]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RunningServer]:
-    """One Valkey for the whole session (each xdist worker has its own); not to be killed or reconfigured."""
-    require("valkey")
-    with start_server("valkey") as server:
+def main_kind() -> str:
+    """The kind of server for tests that start one themselves: a Valkey, or what WORKERKIT_TEST_SERVER says."""
+    require(MAIN_KIND)
+    return MAIN_KIND
+
+
+@pytest.fixture(scope="session")
+def redis_server(main_kind: str) -> Iterator[RunningServer]:
+    """One server for the whole session (each xdist worker has its own); not to be killed or reconfigured."""
+    with start_server(main_kind) as server:
         yield server
 
 
@@ -142,11 +167,11 @@ def redis_url(redis_server: RunningServer) -> str:
 
 @pytest.fixture
 def fresh_server(private_server: Callable[..., RunningServer]) -> RunningServer:
-    """A Valkey of the test's own, to kill, freeze and reconfigure."""
+    """A server of the test's own, to kill, freeze and reconfigure."""
     return private_server()
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[CHOSEN] if CHOSEN else KINDS)
 def server_kind(request: pytest.FixtureRequest) -> str:
     """Runs the test once for every kind of server."""
     require(request.param)

@@ -83,9 +83,8 @@ def far_away(server, proxy):
 
 
 @pytest.fixture(scope="module")
-def slow_server(require):
-    require("valkey")
-    with start_server("valkey", tcp=True) as server:
+def slow_server(main_kind):
+    with start_server(main_kind, tcp=True) as server:
         server.cli("SET", "key", LONG)
         yield server
 

@@ -80,10 +80,9 @@ class Floor:
 
 
 @pytest.fixture(scope="module")
-def module_floor(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Iterator[Floor]:
+def module_floor(tmp_path_factory: pytest.TempPathFactory, main_kind: str) -> Iterator[Floor]:
     """One worker with two children for the tests of this module; with Redis as a broker that delivers again soon."""
-    require("valkey")
-    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+    with start_server(main_kind) as server, pytest.MonkeyPatch.context() as patch:
         directory = tmp_path_factory.mktemp("jobs")
         patch.setenv(FOLDER, str(directory / "zombie"))
         broker = Broker(server, directory, patch)

@@ -12,9 +12,8 @@ from workerkit.testing.servers import start_server
 
 
 @pytest.fixture(scope="module")
-def server(require):
-    require("valkey")
-    with start_server("valkey", tcp=True) as server:
+def server(main_kind):
+    with start_server(main_kind, tcp=True) as server:
         yield server
 
 

@@ -469,6 +469,8 @@ def test_models_are_sent_and_answered_as_celery_dumps_them(desk: Desk, options: 
     def bound(self: Any, person: Person) -> Person:
         return fn(person)
 
+    for each in (fn, bound):
+        each.__annotations__ = dict.fromkeys(("person", "return"), Person)  # Celery 5.5 does not resolve strings
     task = desk.task(pydantic=True, pydantic_dump_kwargs={"by_alias": True}, **options)(
         desk.kit.memoize(lambda found: "30ms" if found.age == 1 else "1h", stale="1h", refresh="queue")(
             bound if options.get("bind") else fn

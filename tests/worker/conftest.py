@@ -193,14 +193,13 @@ def any_broker(
 
 @pytest.fixture(scope="module", params=BROKERS)
 def shared_broker(
-    request: pytest.FixtureRequest, require: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, main_kind: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Broker]:
     """One of each broker in turn for all tests of a module, which share its workers; not to be killed."""
-    require("valkey")
     url = ""
     if request.param == "rabbitmq":
         url = request.getfixturevalue("rabbit").add_vhost(uuid4().hex)
-    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+    with start_server(main_kind) as server, pytest.MonkeyPatch.context() as patch:
         made = Broker(server, tmp_path_factory.mktemp(request.param), patch, url)
         yield made
         made.kill()

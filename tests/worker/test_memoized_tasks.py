@@ -85,9 +85,8 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Iterator[Stage]:
-    require("valkey")
-    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+def stage(tmp_path_factory: pytest.TempPathFactory, main_kind: str) -> Iterator[Stage]:
+    with start_server(main_kind) as server, pytest.MonkeyPatch.context() as patch:
         broker = Broker(server, tmp_path_factory.mktemp("memoized"), patch)
         app = broker.load("memoized")
         try:

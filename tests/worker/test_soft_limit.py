@@ -15,15 +15,14 @@ from tests.worker.conftest import Broker
 from workerkit.testing.servers import start_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 KEYS = 100
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Iterator[Any]:
-    require("valkey")
-    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+def app(tmp_path_factory: pytest.TempPathFactory, main_kind: str) -> Iterator[Any]:
+    with start_server(main_kind) as server, pytest.MonkeyPatch.context() as patch:
         broker = Broker(server, tmp_path_factory.mktemp("limited"), patch)
         app = broker.load("limited")
         for number in range(KEYS):

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def crew(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., None]) -> Iterator[tuple[Any, Broker]]:
+def crew(tmp_path_factory: pytest.TempPathFactory, main_kind: str) -> Iterator[tuple[Any, Broker]]:
     """The app of the tests of jobs, and the broker with the worker that serves them all."""
-    require("valkey")
-    with start_server("valkey") as server, pytest.MonkeyPatch.context() as patch:
+    with start_server(main_kind) as server, pytest.MonkeyPatch.context() as patch:
         broker = Broker(server, tmp_path_factory.mktemp("jobs"), patch)
         app = broker.load("warmed")
         try:
