@@ -64,6 +64,18 @@ def test_together_they_hold_every_python_server_and_both_ends_of_celery_and_redi
     assert all((ROOT / folder).is_dir() for cell in CELLS.values() for folder in cell.tests)
 
 
+def test_the_page_has_a_row_a_cell():
+    page = (ROOT / "docs/reference/compatibility.md").read_text()
+    for name, cell in CELLS.items():
+        tests = ", ".join(folder.removeprefix("tests/") for folder in cell.tests)
+        versions = [cell.python, pinned(name)["celery"], pinned(name)["redis"], f"`{cell.server}`", tests, cell.why]
+        assert f"| `{name}` | {' | '.join(versions)} |" in page
+    assert page.partition("| cell |")[2].partition("\n\n")[0].count("\n") == len(CELLS) + 1
+    for package, ends in {"Celery": "celery", "redis-py": "redis"}.items():
+        oldest, newest = pinned("oldest")[ends], pinned("3.13")[ends]
+        assert f"| {package} | {oldest} to {newest.partition('.')[0]}.x | {oldest}, {newest} |" in page
+
+
 def test_the_oldest_cell_has_every_requirement_at_its_lower_bound():
     found = pinned("oldest")
     bounds = {matrix.canonical(each): each for each in PROJECT["dependencies"]}

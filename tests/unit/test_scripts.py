@@ -204,7 +204,11 @@ def test_a_changed_pin_updates_and_keeps_what_was_there(faked):
         pins.write("one==1\n")
     faked.run("scripts/demo")
     assert faked.calls == ["venv", *["pip"] * 4]
-    assert (faked.root / ".venv/.workerkit").read_text().endswith("embedded http test\n")
+    assert (
+        (faked.root / ".venv/.workerkit")
+        .read_text()
+        .endswith("\nembedded http prometheus opentelemetry testing docs test\n")
+    )
 
 
 def test_another_python_makes_it_anew(faked):
@@ -274,6 +278,13 @@ def test_every_check_runs_and_the_counts_come_last(faked):
         "mypy --strict": "failed"
     }
     assert faked.run("scripts/test")[0] == 0
+
+
+def test_the_matrix_takes_the_place_of_the_checks(faked):
+    code, out, err = faked.run("scripts/test", "--matrix", "3.9")
+    assert code == 2
+    assert "no cell 3.9: there are oldest, " in err
+    assert "ruff" not in out
 
 
 def test_bench_lists_and_refuses(faked):
