@@ -65,6 +65,7 @@ from workerkit.warming.run import Outcome
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+EXAMPLES = [page for page in PAGES if page.parent.name != "tutorials"]  # test_tutorial.py follows those
 TEXTS = [*PAGES, *sorted(ROOT.glob("*.md"))]
 REFERENCE, LIMITS, THROTTLE, JOBS, WARMING = (
     (ROOT / "docs" / "reference" / f"{name}.md").read_text()
@@ -192,7 +193,7 @@ def loop(space: dict[str, Any]) -> Iterator[asyncio.Runner]:
                 kit.close()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if parts(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in EXAMPLES if parts(page)], ids=lambda page: page.stem)
 def test_page(page: Path, space: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     number, printed, run = 0, "", ""
     with loop(space) as runner:
@@ -216,7 +217,7 @@ def test_page(page: Path, space: dict[str, Any], capsys: pytest.CaptureFixture[s
     assert _CLAIM.search(run), "a page that claims nothing shows nothing"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", EXAMPLES, ids=lambda page: page.stem)
 def test_every_block_is_found(page: Path) -> None:
     found = Counter(part.kind for part in parts(page))
     assert found["python"] == page.read_text().count("```py")
