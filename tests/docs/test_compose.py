@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from workerkit.api.settings import Settings
+from workerkit.api.settings import Settings, load
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -44,7 +44,7 @@ def test_settings_are_real_and_load(service, monkeypatch):
     for name, text in settings.items():
         assert isinstance(text, str), f"{name} needs quotes: an environment holds text"
         monkeypatch.setenv(f"{PREFIX}{name.upper()}", text)
-    loaded = Settings()
+    loaded = load({})
     assert loaded.model_fields_set == set(settings)
     assert (loaded.redis_url, loaded.guard_url) == ("redis://cache:6379/0", "redis://guard:6379/0")
 

@@ -16,8 +16,9 @@ from workerkit.cache.local import L1, Local
 from workerkit.core.codec import Codec
 from workerkit.core.envelope import Envelope
 from workerkit.core.events import BackgroundTrouble
-from workerkit.io.aiolistener import BREATH, AioListener, PerLoop
+from workerkit.io.aiolistener import BREATH, AioListener
 from workerkit.io.listener import Channel, Listener, Session
+from workerkit.io.perloop import PerLoop
 from workerkit.testing.servers import start_server
 
 PREFIX, TAGS = "wk:c:{tests.f-ab12cd34:", "wk:c:{tag:"

@@ -10,9 +10,13 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 
+import workerkit
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "workerkit"
 HEAVY = {"aiohttp", "asyncio", "celery", "httpx", "kombu", "pydantic", "redis", "rich", "structlog", "zstandard"}
+# What may be needed later, or never, and takes longer to load or more memory than a kit itself.
+FOR_LATER = {"hiredis", "opentelemetry", "prometheus_client", "redis", "rich", "structlog", "zstandard"}
 # Put together here so that this file does not name them itself.
 REGISTRIES = [f"{name}.org" for name in ("pypi", "pythonhosted", "npmjs", "debian")]
 OWN_PATH = re.compile(r"(?<![\w.$}])/(?:home|root|Users|work)/")
@@ -68,12 +72,50 @@ def test_every_script_has_a_header():
         assert "KEYS" not in body or re.search("returns?", header, re.IGNORECASE), f"{path.name} does not say its reply"
 
 
-def test_importing_workerkit_stays_light():
-    code = (
-        "import json, sys; before = set(sys.modules); import workerkit;"
-        "print(json.dumps([workerkit.__version__, sorted(set(sys.modules) - before)]))"
+def loaded_by(code: str) -> list[str]:
+    """The modules that the last of these lines loads, in a process of its own."""
+    *before, last = code.splitlines()
+    program = [*before, "import json, sys", "before = set(sys.modules)", last]
+    program.append("print(json.dumps(sorted(set(sys.modules) - before)))")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(program)], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    version, loaded = json.loads(done.stdout)
-    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", version)
-    assert not HEAVY & {name.partition(".")[0] for name in loaded}, f"import workerkit loads {loaded}"
+    return list(json.loads(done.stdout))
+
+
+def roots(modules: list[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_importing_workerkit_stays_light():
+    loaded = loaded_by("import workerkit")
+    assert "workerkit" in loaded
+    assert not HEAVY & roots(loaded), f"import workerkit loads {loaded}"
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", workerkit.__version__)
+
+
+def test_a_kit_without_celery_loads_what_it_needs_and_no_more():
+    loaded = loaded_by("from workerkit import WorkerKit; WorkerKit(url='redis://localhost').limiter('api', '1/s')")
+    assert "workerkit.api.limiter" in loaded
+    assert not (FOR_LATER | {"celery", "kombu"}) & roots(loaded), f"a kit loads {loaded}"
+
+
+def test_a_kit_on_an_app_loads_what_it_needs_and_no_more():
+    app = "from celery import Celery, signals\nimport celery.bin.worker\napp = Celery('shop', broker='memory://')\n"
+    loaded = loaded_by(
+        f"{app}from workerkit import WorkerKit; WorkerKit(app, url='redis://localhost').memoize('1m')(len)"
+    )
+    assert "workerkit.celery.glue" in loaded
+    assert not FOR_LATER & roots(loaded), f"a kit on an app loads {loaded}"
+    # In a worker that is before the pool forks: children share what their parent has loaded.
+    kit = "from workerkit import WorkerKit; WorkerKit(app, url='redis://localhost')\n"
+    loaded = loaded_by(f"{app}{kit}signals.worker_init.send(None)")
+    assert {"redis", "workerkit"} <= roots(loaded)
+
+
+def test_what_every_task_tells_loads_no_log_where_none_is_configured():
+    kit = "from workerkit import WorkerKit; kit = WorkerKit(url='redis://localhost')\n"
+    kit += "from workerkit.core.events import JobEvent, StoreUp\n"
+    assert not loaded_by(f"{kit}kit.engine.hooks.emit(JobEvent('shop.load', 'began'))")
+    told = "sys.stdout = sys.stderr; kit.engine.hooks.emit(StoreUp('cache')); sys.stdout = sys.__stdout__"
+    assert "structlog" in roots(loaded_by(f"{kit}{told}"))

@@ -20,11 +20,7 @@ from workerkit.core.events import Hooks
 from workerkit.core.keys import Keys
 from workerkit.errors import StoreError
 from workerkit.io.address import parse_address
-from workerkit.io.aiolistener import AioListener, PerLoop
-from workerkit.io.aiorunner import AioRunner
-from workerkit.io.listener import Listener
-from workerkit.io.runner import Runner
-from workerkit.io.server import PoolOptions, Server
+from workerkit.io.perloop import PerLoop
 from workerkit.io.ticker import AioTicker, Ticker
 from workerkit.waitlist.waitlist import Waitlist
 
@@ -32,10 +28,22 @@ if TYPE_CHECKING:
     from workerkit.api.admissions import Admissions
     from workerkit.api.memo import Memo
     from workerkit.api.tier import Tier
+    from workerkit.io.aiolistener import AioListener
+    from workerkit.io.aiorunner import AioRunner
     from workerkit.io.embedded import EmbeddedServer
+    from workerkit.io.listener import Listener
+    from workerkit.io.runner import Runner
+    from workerkit.io.server import Server
 
 
 _LEAD_TO_SERVERS = ("servers", "_clock", "runner", "aio_runner", "listener", "aio_listeners")
+
+
+def preload(**_: Any) -> None:
+    """Load now what the first use would; nothing is read or opened."""
+    from workerkit.io import aiorunner, runner  # noqa: F401 - for their effect
+
+    Settings.model_rebuild()
 
 
 class Engine:
@@ -77,6 +85,8 @@ class Engine:
 
             self._embedded = resolve(url).start()
             url = self._embedded.url
+        from workerkit.io.server import PoolOptions, Server
+
         return Server(
             role,
             parse_address(url, what=what),
@@ -89,12 +99,16 @@ class Engine:
 
     @cached_property
     def runner(self) -> Runner:
+        from workerkit.io.runner import Runner
+
         runner = Runner(self.servers, self.settings.timeout)
         runner.personal = self.personal
         return runner
 
     @cached_property
     def aio_runner(self) -> AioRunner:
+        from workerkit.io.aiorunner import AioRunner
+
         runner = AioRunner(self.servers, self.settings.timeout)
         runner.personal = self.personal
         return runner
@@ -121,11 +135,15 @@ class Engine:
     @cached_property
     def listener(self) -> Listener:
         """Who tells this process's threads of changed entries."""
+        from workerkit.io.listener import Listener
+
         return Listener(self.servers["cache"], timeout=self.settings.timeout)
 
     @cached_property
     def aio_listeners(self) -> PerLoop[AioListener]:
         """Who tells each event loop of changed entries."""
+        from workerkit.io.aiolistener import AioListener
+
         return PerLoop(lambda: AioListener(self.servers["cache"], timeout=self.settings.timeout))
 
     def forget_tag(self, part: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import cached_property
@@ -28,9 +29,8 @@ from workerkit.api.warmups import Warmups
 from workerkit.cache.local import L1
 from workerkit.core.call import PING
 from workerkit.core.durations import Duration
-from workerkit.core.events import Hook, Hooks
+from workerkit.core.events import Event, Hook, Hooks
 from workerkit.errors import DefinitionError
-from workerkit.io.clients import Client, aio_client, client
 from workerkit.limits.definition import Algorithm, Count
 from workerkit.warming.schedule import Missed
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from celery import Celery
     from pydantic import BaseModel
     from redis.asyncio import Redis as AioClient
+
+    from workerkit.io.clients import Client
 
     P = ParamSpec("P")
     S = TypeVar("S", bound=BaseModel)
@@ -393,6 +395,8 @@ class WorkerKit:
 
         A soft time limit waits for the end of its commands; nothing is retried.
         """
+        from workerkit.io.clients import client
+
         return client(self.engine.servers["cache"], self.settings.timeout)
 
     def ping(self) -> float:
@@ -441,6 +445,8 @@ class AioKit:
 
     def client(self) -> AioClient:
         """A redis.asyncio client of the cache store for the running loop; it has a pool of its own: `aclose` it."""
+        from workerkit.io.clients import aio_client
+
         return aio_client(self._kit.engine.servers["cache"], self._kit.settings.timeout)
 
     async def open(self) -> WorkerKit:
@@ -455,8 +461,10 @@ class AioKit:
 
 
 def _default_hooks() -> tuple[Hook, ...]:
-    def log(event: Any) -> None:
-        # Imported with the first event: structlog is not free.
+    def log(event: Event) -> None:
+        # structlog and what it imports take 6 MB: not for what is of interest only to those who have configured it.
+        if event.level == "debug" and "structlog" not in sys.modules:
+            return
         from workerkit.telemetry.logs import log as write
 
         write(event)

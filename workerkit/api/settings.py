@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from workerkit.core.durations import seconds
 from workerkit.core.keys import checked_namespace
@@ -22,10 +21,10 @@ def _seconds(value: Any) -> float:
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting of a kit. Durations are seconds, or text such as "500ms" and "10m"."""
 
-    model_config = SettingsConfigDict(env_prefix="WORKERKIT_", extra="ignore", frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     redis_url: str = Field(description="Where cached values are; and all the rest, unless guard_url is set.")
     guard_url: str | None = Field(None, description="Where limits, leases, jobs and parked tasks are; must not evict.")
@@ -78,14 +77,22 @@ def load(given: Mapping[str, Any]) -> Settings:
     """
     for name in given:
         if name not in Settings.model_fields:
+            import difflib
+
             close = difflib.get_close_matches(name, Settings.model_fields, n=1)
             hint = f"did you mean workerkit_{close[0]}?" if close else f"there are {', '.join(Settings.model_fields)}"
             raise DefinitionError(f"workerkit_{name} is not a setting; {hint}")
     try:
-        return Settings(**given)
+        return Settings(**{**_environment(), **given})
     except ValidationError as error:
         # Not chained: pydantic's message quotes the input, which may hold a password.
         raise DefinitionError("\n".join(_line(problem) for problem in error.errors(include_input=False))) from None
+
+
+def _environment() -> dict[str, str]:
+    """What `WORKERKIT_*` says, in capitals or not; other names may be somebody else's."""
+    there = {name.lower(): value for name, value in os.environ.items()}
+    return {name: there[key] for name in Settings.model_fields if (key := f"workerkit_{name}") in there}
 
 
 def _line(problem: Any) -> str:

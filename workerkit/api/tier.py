@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workerkit.api.engine import Engine
 from workerkit.cache.fetch import Fetcher
 from workerkit.cache.ledger import Ledger
 from workerkit.cache.local import L1, Local, Slot
 from workerkit.core.envelope import Envelope
-from workerkit.io.aiolistener import AioListener, PerLoop
+from workerkit.io.perloop import PerLoop
+
+if TYPE_CHECKING:
+    from workerkit.io.aiolistener import AioListener
 
 # Threads that do nothing but hits keep the listener from its turn: after some milliseconds of that they rest.
 _TURN, _BREATH = 4096, 50e-6

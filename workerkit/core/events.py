@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+Level = Literal["debug", "info", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """The base of all events; `name` is stable across releases."""
+    """The base of all events. `name` and the fields are stable across releases.
+
+    `level` is how the log has it: what is wrong is a "warning", what every task does is for "debug".
+    """
 
     name: ClassVar[str]
+    level: ClassVar[Level] = "info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,7 @@ class StoreDown(Event):
     """The breaker of a store has opened: calls fail at once until a probe succeeds."""
 
     name: ClassVar[str] = "store.down"
+    level: ClassVar[Level] = "warning"
     store: str
     reason: str
 
@@ -39,6 +46,7 @@ class GuardWarning(Event):
     """The guard store may lose what it holds; `reason` says why, or why that could not be checked."""
 
     name: ClassVar[str] = "store.guard"
+    level: ClassVar[Level] = "warning"
     reason: str
 
 
@@ -47,6 +55,7 @@ class CacheTrouble(Event):
     """The cache could not be used, or held something unreadable; the task went on without it."""
 
     name: ClassVar[str] = "cache.trouble"
+    level: ClassVar[Level] = "warning"
     function: str
     reason: str
 
@@ -56,6 +65,7 @@ class RefreshFailed(Event):
     """A cached value could not be computed anew; the old one may be served still. `error` is the error's class."""
 
     name: ClassVar[str] = "cache.refresh_failed"
+    level: ClassVar[Level] = "warning"
     function: str
     error: str
 
@@ -65,6 +75,7 @@ class LimitDown(Event):
     """Redis was down, and a limiter decided without it, as its `policy` ("open" or "local") says."""
 
     name: ClassVar[str] = "limits.down"
+    level: ClassVar[Level] = "warning"
     limiter: str
     policy: str
     reason: str
@@ -89,6 +100,7 @@ class TaskParked(Event):
     """A throttled task went to the waitlist."""
 
     name: ClassVar[str] = "throttle.parked"
+    level: ClassVar[Level] = "debug"
     task: str
     limiter: str
     wait: float
@@ -109,6 +121,7 @@ class ChordAtRisk(Event):
     """A task of a chord is parked for longer (`wait` seconds, about) than its result backend keeps the chord."""
 
     name: ClassVar[str] = "throttle.chord"
+    level: ClassVar[Level] = "warning"
     task: str
     wait: float
     kept: float
@@ -119,6 +132,7 @@ class TicketTrouble(Event):
     """A ticket of the waitlist could not be published; it is kept."""
 
     name: ClassVar[str] = "throttle.ticket"
+    level: ClassVar[Level] = "warning"
     reason: str
 
 
@@ -127,6 +141,7 @@ class TicketQuarantined(Event):
     """A ticket went to quarantine: it is kept, and not published until somebody restores it. `task` may be ""."""
 
     name: ClassVar[str] = "throttle.quarantine"
+    level: ClassVar[Level] = "warning"
     task: str
     reason: str
 
@@ -136,6 +151,7 @@ class JobEvent(Event):
     """An attempt of a job began, ended, or was fenced off."""
 
     name: ClassVar[str] = "job"
+    level: ClassVar[Level] = "debug"
     task: str
     what: str
 
@@ -154,6 +170,7 @@ class BackgroundTrouble(Event):
     """Something in the background (a heartbeat, a lease renewal, the pump) failed and will be tried again."""
 
     name: ClassVar[str] = "background"
+    level: ClassVar[Level] = "warning"
     what: str
     reason: str
 

@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from redis.connection import parse_url
-
 from workerkit.errors import DefinitionError
 
 _ALIASES = {"valkey": "redis", "valkeys": "rediss"}
@@ -67,6 +65,8 @@ def parse_address(url: str, *, what: str) -> Address:
 
     Raises DefinitionError for a scheme, an option or a database number that will not do.
     """
+    from redis.connection import parse_url  # not with the settings' own import: redis-py is half of its time
+
     scheme, separator, rest = url.partition("://")
     scheme = _ALIASES.get(scheme, scheme)
     if not separator:

@@ -11,7 +11,6 @@ import re
 from calendar import timegm
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_tz
 from itertools import islice
 from math import inf
 
@@ -221,6 +220,8 @@ def _bounded(delay: float) -> float:
 
 def _date(text: str) -> float | None:
     """An HTTP date in any of its three forms (RFC 9110, 5.6.7), as unix seconds."""
+    from email.utils import parsedate_tz  # its package is large, and few responses name a date
+
     try:
         parts = parsedate_tz(text) if len(text) <= MAX_LENGTH else None
         return None if parts is None else float(timegm(parts[:9]) - (parts[9] or 0))

@@ -6,30 +6,12 @@ from dataclasses import fields
 
 import structlog
 
-from workerkit.core.events import (
-    BackgroundTrouble,
-    CacheTrouble,
-    Event,
-    GuardWarning,
-    JobEvent,
-    LimitDown,
-    RefreshFailed,
-    StoreDown,
-    TaskParked,
-    TicketTrouble,
-)
-
-_ROUTINE = (TaskParked, JobEvent)  # one for each task: of interest only when one looks for it
-_WARNINGS = (StoreDown, LimitDown, GuardWarning, CacheTrouble, RefreshFailed, TicketTrouble, BackgroundTrouble)
+from workerkit.core.events import Event
 
 
 def log(event: Event) -> None:
-    """Write one event; troubles are warnings, what every task does is for debugging."""
-    if isinstance(event, _ROUTINE) and not structlog.is_configured():
+    """Write one event, at its level."""
+    if event.level == "debug" and not structlog.is_configured():
         return  # as it comes, structlog prints what is for debugging, too
-    logger = structlog.get_logger("workerkit")
-    if isinstance(event, _WARNINGS):
-        write = logger.warning
-    else:
-        write = logger.debug if isinstance(event, _ROUTINE) else logger.info
+    write = getattr(structlog.get_logger("workerkit"), event.level)
     write(f"workerkit.{event.name}", **{each.name: getattr(event, each.name) for each in fields(event)})
