@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from workerkit.api.flusher import Flusher
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _LEAD_TO_SERVERS = ("servers", "_clock", "runner", "aio_runner", "listener", "aio_listeners")
 
 
-def preload(**_: Any) -> None:
+def preload() -> None:
     """Load now what the first use would; nothing is read or opened."""
     from workerkit.io import aiorunner, runner  # noqa: F401 - for their effect
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
-from workerkit.api.engine import preload
 from workerkit.celery.beat import WARM_TASK, install_schedule, warm_step
 from workerkit.celery.checks import check_app, check_task_class
+from workerkit.celery.fork import before_fork
 from workerkit.celery.host import CeleryHost
 from workerkit.celery.loop import Loops
 from workerkit.celery.publisher import WARM_RUN, is_bound
@@ -40,8 +40,7 @@ class Glue:
         app.steps["worker"].add(pump_step(app, engine))
         app.steps["worker"].add(warm_step(kit))
         app.on_after_finalize.connect(self._finalized, weak=False)
-        # Before the pool forks: its children share what is imported by then.
-        signals.worker_init.connect(preload, weak=False)
+        signals.worker_init.connect(before_fork, weak=False)
         # Children of a prefork pool end without running atexit handlers.
         signals.worker_process_shutdown.connect(self._ended, weak=False)
         signals.worker_shutdown.connect(self._ended, weak=False)
