@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
 
 _ENTRY = re.compile(r"^## (?P<section>.+)$|^- \[(?P<title>[^]]+)\]\((?P<page>[^)#]+\.md)\)", re.MULTILINE)
 _SETUP = re.compile(r"^<!-- setup\n.*?^-->\n\n?", re.MULTILINE | re.DOTALL)
@@ -35,5 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     return config
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    if page.is_homepage:
+        page.meta["hide"] = ["navigation"]  # it is the navigation
     return _SETUP.sub("", markdown)
