@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("workerkit", deadline=None)
 hypothesis.settings.load_profile("workerkit")
 
+pytest_plugins = ["workerkit.testing.nodes"]
+
 if "mix_stderr" in inspect.signature(CliRunner).parameters:
     # Before 8.2 click mixes what a command prints with its errors unless told not to; later versions never do.
     CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)
@@ -89,6 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in {"server", "worker", "faults"}:
             item.add_marker(item.path.parent.name)
+        if item.path.parent.name == "nodes":
+            item.add_marker("worker")
         if not _SERVER_FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("server")
         if item.get_closest_marker("heavy") and os.environ.get("WORKERKIT_HEAVY") != "1":

@@ -238,6 +238,9 @@ class Host:
     def running(self) -> Running | None:
         return self.now
 
+    def root(self) -> str | None:
+        return "root-1" if self.now else None
+
     def runs(self, wrapper: Any) -> bool:
         return self.now is not None
 

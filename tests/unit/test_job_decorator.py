@@ -26,7 +26,7 @@ from workerkit.jobs.index import NUMBERS
 __all__ = ["engine", "jobs"]  # fixtures
 
 
-TASK = Running("task-1", "shop.import", "root-1")
+TASK = Running("task-1", "shop.import")
 
 
 def test_outside_a_task_each_call_has_a_record_of_its_own(engine: Any) -> None:

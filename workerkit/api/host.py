@@ -20,7 +20,6 @@ class Running:
 
     id: str
     task: str
-    root_id: str | None = None
 
 
 class Host(Protocol):
@@ -28,6 +27,9 @@ class Host(Protocol):
 
     def running(self) -> Running | None:
         """The task executing on this thread, None outside one (and inside a direct call of a task's function)."""
+
+    def root(self) -> str | None:
+        """The id of the first task of the workflow on this thread, also inside a direct call of a task's function."""
 
     def runs(self, wrapper: Callable[..., Any]) -> bool:
         """Whether the task executing now is `wrapper`'s own, and not one that merely calls it."""
@@ -135,6 +137,9 @@ class NoHost:
         raise RuntimeError("only an app has workers")
 
     def running(self) -> Running | None:
+        return None
+
+    def root(self) -> str | None:
         return None
 
     def runs(self, wrapper: Callable[..., Any]) -> bool:

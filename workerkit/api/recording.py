@@ -48,9 +48,8 @@ class Execution(Generic[S]):
         engine = self._engine = recorder.engine
         self._recorder = recorder
         self._running = engine.host.running() if engine.host.runs(wrapper) else None
-        self._about = about
-        if self._running is not None:
-            self._about = about._replace(task=self._running.task, root_id=self._running.root_id)
+        task = about.task if self._running is None else self._running.task
+        self._about = about._replace(task=task, root_id=engine.host.root())
         self.where = policy.place(engine.keys("j"), self._running.id if self._running else secrets.token_hex(16))
 
     @property

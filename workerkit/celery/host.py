@@ -11,7 +11,7 @@ from datetime import tzinfo
 from typing import Any, NamedTuple
 
 from celery import Celery, Task
-from celery._state import get_current_task
+from celery._state import get_current_task, get_current_worker_task
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.states import READY_STATES, STARTED
 from celery.utils.log import get_logger
@@ -43,19 +43,35 @@ class Current(NamedTuple):
     request: Any
 
 
-AWAITED: ContextVar[Current | None] = ContextVar("workerkit_current", default=None)
+class Awaited(NamedTuple):
+    """What `current` and `root` were where a coroutine was called from that the process's loop runs."""
+
+    current: Current | None
+    root: str | None
+
+
+AWAITED: ContextVar[Awaited | None] = ContextVar("workerkit_current", default=None)
 
 
 def current() -> Current | None:
     """The execution on this thread, or the one that awaits this coroutine; None where a task was merely called."""
     awaited = AWAITED.get()
     if awaited is not None:
-        return awaited
+        return awaited.current
     task = get_current_task()
     if task is None:
         return None
     request = task.request
     return None if request.id is None or request.called_directly else Current(task, request)
+
+
+def root() -> str | None:
+    """The root of what the worker executes, also inside a task that it merely calls, as `celery.map` does."""
+    awaited = AWAITED.get()
+    if awaited is not None:
+        return awaited.root
+    task = get_current_worker_task()
+    return None if task is None else task.request.root_id
 
 
 class CeleryHost:
@@ -81,7 +97,10 @@ class CeleryHost:
 
     def running(self) -> Running | None:
         now = current()
-        return now and Running(id=now.request.id, task=now.task.name, root_id=now.request.root_id)
+        return now and Running(id=now.request.id, task=now.task.name)
+
+    def root(self) -> str | None:
+        return root()
 
     def runs(self, wrapper: Callable[..., Any]) -> bool:
         now = current()

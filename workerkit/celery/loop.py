@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from workerkit.celery.host import AWAITED, current
+from workerkit.celery.host import AWAITED, Awaited, current, root
 
 
 class Loops:
@@ -28,7 +28,7 @@ class Loops:
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` to its end; what interrupts the waiting cancels it."""
         # The coroutine's task copies this context, and with it what Celery keeps for this thread alone.
-        token = AWAITED.set(current())
+        token = AWAITED.set(Awaited(current(), root()))
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
         finally:

@@ -78,6 +78,13 @@ class RunningRabbitMQ:
         """Its address with this virtual host."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{vhost}"
 
+    @property
+    def pid(self) -> int:
+        """The node's process id; StoreUnavailable when it does not run."""
+        if not self._running():
+            raise StoreUnavailable(f"the RabbitMQ in {self.home} is not running")
+        return int((self.home / "node.pid").read_text())
+
     def start(self, timeout: float = 30.0) -> None:
         """Start it (again), on the same address and data; harmless when it runs.
 
