@@ -193,7 +193,7 @@ def test_how_a_warmup_stands(kit: WorkerKit, events: list[Event]) -> None:
     assert warmup.run() == Outcome(fresh=2)
     assert warmup.resume()
     assert [run["fresh"] for run in warmup.history()] == [2, 0]
-    assert [event.outcome for event in events if isinstance(event, WarmTick)] == [
+    assert [event.detail for event in events if isinstance(event, WarmTick)] == [
         "warmed=2 fresh=0 failed=0 left=0",
         "warmed=0 fresh=2 failed=0 left=0",
     ]

@@ -143,7 +143,7 @@ def test_a_worker_that_knows_no_such_warmup_says_so(redis_url: str) -> None:
     events: list[Event] = []
     with WorkerKit(url=redis_url, hooks=[events.append]) as kit:
         kit.warmups.go_on("new", [])
-    assert events == [WarmTick("new", "failed: this worker knows no such warmup")]
+    assert events == [WarmTick("new", "failed", "this worker knows no such warmup")]
 
 
 def test_calls_that_no_message_can_hold_are_done_in_one_go(kit: WorkerKit, mail: Mail, hurried: None) -> None:

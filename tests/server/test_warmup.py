@@ -77,7 +77,7 @@ def test_one_failure_leaves_the_rest_and_is_reported(kit: WorkerKit, events: lis
     kit.warmup(rate, every="1m", args=broken, name="broken")
     assert warmup.run() == (2, 0, 1, 0)
     kit.warmups.run_due()
-    outcomes = {event.warmup: event.outcome for event in events if isinstance(event, WarmTick)}
+    outcomes = {event.warmup: event.detail for event in events if isinstance(event, WarmTick)}
     assert "no list today" in outcomes["broken"]
     assert outcomes[warmup.name].startswith("warmed=0 fresh=2")
 

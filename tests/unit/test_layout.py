@@ -116,7 +116,7 @@ def test_a_kit_on_an_app_loads_what_it_needs_and_no_more():
 
 def test_what_every_task_tells_loads_no_log_where_none_is_configured():
     kit = "from workerkit import WorkerKit; kit = WorkerKit(url='redis://localhost')\n"
-    kit += "from workerkit.core.events import JobEvent, StoreUp\n"
-    assert not loaded_by(f"{kit}kit.engine.hooks.emit(JobEvent('shop.load', 'began'))")
+    kit += "from workerkit.core.events import JobAttempt, StoreUp\n"
+    assert not loaded_by(f"{kit}kit.engine.hooks.emit(JobAttempt('shop.load', 'began'))")
     told = "sys.stdout = sys.stderr; kit.engine.hooks.emit(StoreUp('cache')); sys.stdout = sys.__stdout__"
     assert "structlog" in roots(loaded_by(f"{kit}{told}"))

@@ -15,7 +15,7 @@ from workerkit.api.engine import Engine
 from workerkit.api.held import Held, Plan
 from workerkit.api.joblist import listed, refreshed
 from workerkit.core.durations import Duration
-from workerkit.core.events import JobEvent
+from workerkit.core.events import JobAttempt
 from workerkit.core.flow import Flow
 from workerkit.errors import DefinitionError, JobCancelled, JobFinished, WorkerKitError
 from workerkit.jobs import policy
@@ -255,7 +255,7 @@ def holding(engine: Engine, life: Terms, enter: Callable[[], Flow[Attempt[S]]]) 
         try:
             yield from attempt.exit(error, _ending(engine, error))
         finally:
-            engine.hooks.emit(JobEvent(attempt.task, attempt.outcome or "unclosed"))
+            engine.hooks.emit(JobAttempt(attempt.task, attempt.outcome or "unclosed"))
 
     def renew(attempt: Attempt[S]) -> Flow[None]:
         yield from attempt.beat()
@@ -293,7 +293,7 @@ def beginning(
         yield from refreshed(engine, where)
         raise
     attempt = Attempt(where, shape, life, record, partial(listed, engine))
-    engine.hooks.emit(JobEvent(attempt.task, "began"))
+    engine.hooks.emit(JobAttempt(attempt.task, "began"))
     yield from attempt.list_as("RUNNING")
     return attempt
 

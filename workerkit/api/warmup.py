@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from workerkit.api.engine import Engine
 from workerkit.api.warmer import Warmer
 from workerkit.core.call import Call
-from workerkit.core.events import WarmTick
+from workerkit.core.events import WarmOutcome, WarmTick
 from workerkit.core.flow import Batch
 from workerkit.errors import DefinitionError
 from workerkit.warming.plan import Plan
@@ -169,7 +169,7 @@ class Warmup:
         if found.tick is not None:
             return self._claimed(found.tick, state.done, found.passed)
         if found.reason != "done" and call(self._ticks.mark(state.done, found.mark, found.passed)):
-            self._tell(found.reason)
+            self._tell(found.reason or "late")
         return None
 
     def _claimed(self, tick: int | None, done: int | None, passed: int) -> Run | None:
@@ -243,13 +243,14 @@ class Warmup:
         tick, took = _seconds(run.tick), (now - run.began) / 1000
         said = {**outcome._asdict(), "seconds": took, "tick": tick, "at": now / 1000, "reason": reason}
         if self._engine.runner.call(self._ticks.finish(run.token, run.tick, run.passed, said)):
-            self._tell(reason or " ".join(f"{name}={count}" for name, count in outcome._asdict().items()))
+            counts = " ".join(f"{name}={count}" for name, count in outcome._asdict().items())
+            self._tell("failed" if reason else "run", reason or counts)
 
     def _failed(self, error: Exception) -> None:
-        self._tell(f"failed: {type(error).__name__}")
+        self._tell("error", type(error).__name__)
 
-    def _tell(self, outcome: str) -> None:
-        self._engine.hooks.emit(WarmTick(self.name, outcome))
+    def _tell(self, outcome: WarmOutcome, detail: str = "") -> None:
+        self._engine.hooks.emit(WarmTick(self.name, outcome, detail))
 
 
 def _seconds(ms: int | None) -> float | None:

@@ -135,7 +135,7 @@ class Warmups:
         if name in self._by_name:
             self._by_name[name].go_on(message)
         else:
-            self._engine.hooks.emit(WarmTick(name, "failed: this worker knows no such warmup"))
+            self._engine.hooks.emit(WarmTick(name, "failed", "this worker knows no such warmup"))
 
     def run_due(self) -> None:
         """Run what is due, in this process. Each warmup by itself: one that fails leaves the others alone."""
@@ -154,7 +154,7 @@ class Warmups:
             try:
                 act(warmup)
             except Exception as error:  # noqa: BLE001 - the other warmups go on
-                self._engine.hooks.emit(WarmTick(warmup.name, f"failed: {type(error).__name__}: {error}"))
+                self._engine.hooks.emit(WarmTick(warmup.name, "failed", f"{type(error).__name__}: {error}"))
 
 
 def _args(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Level = Literal["debug", "info", "warning"]
+WarmOutcome = Literal["run", "failed", "error", "overlap", "late", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,29 +148,30 @@ class TicketQuarantined(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class JobEvent(Event):
-    """An attempt of a job began, ended, or was fenced off."""
+class JobAttempt(Event):
+    """An attempt of a job "began", or ended as `outcome` says."""
 
-    name: ClassVar[str] = "job"
+    name: ClassVar[str] = "job.attempt"
     level: ClassVar[Level] = "debug"
     task: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class WarmTick(Event):
-    """A tick of a warmup was run or left out; `outcome` says which and why."""
-
-    name: ClassVar[str] = "warm.tick"
-    warmup: str
     outcome: str
 
 
 @dataclass(frozen=True, slots=True)
-class BackgroundTrouble(Event):
-    """Something in the background (a heartbeat, a lease renewal, the pump) failed and will be tried again."""
+class WarmTick(Event):
+    """What became of a tick of a warmup; `detail` says what was done, or why it failed."""
 
-    name: ClassVar[str] = "background"
+    name: ClassVar[str] = "warm.tick"
+    warmup: str
+    outcome: WarmOutcome
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundTrouble(Event):
+    """Something in the background (a heartbeat, a lease renewal, a flush of counts) failed and will be tried again."""
+
+    name: ClassVar[str] = "background.trouble"
     level: ClassVar[Level] = "warning"
     what: str
     reason: str

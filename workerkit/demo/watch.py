@@ -97,7 +97,7 @@ class Watch:
             case "event":
                 found.events[line["name"]] += 1
                 if line["name"] == "warm.tick":
-                    found.warmed = line["outcome"]
+                    found.warmed = line["detail"] or line["outcome"]
             case "child":
                 found.children.append(line["pid"])
             case "ready":
