@@ -50,7 +50,7 @@ class Admissions:
         self.blocks = definition.blocks()
         self.stand_in = StandIn(engine, definition, when_down)
         self.straight = self.blocks is None and not self.stand_in.beats
-        self._name_keys = name_keys
+        self.names_keys = name_keys
         self._calls: dict[str, Call[Decision]] = {}  # those of the plainest requests, ready to send
         # Weakly: a slot that an interruption kept from ever being left must not let its task's next one in for nothing.
         self._holders: WeakValueDictionary[Holder | None, Slot] = WeakValueDictionary()
@@ -82,7 +82,7 @@ class Admissions:
 
     def label(self, key: str) -> str:
         """What listings show of `key`."""
-        return key if self._name_keys else self.part(key)
+        return key if self.names_keys else self.part(key)
 
     def room(self, part: str, costs: tuple[int, ...], ahead: float = 0.0) -> Call[Room]:
         """For how many such requests there will be room in `ahead` seconds."""

@@ -149,6 +149,12 @@ class Function(Generic[V]):
         bound = binder(args, kwargs)
         return key, tuple([self.engine.tags.part(tag(bound)) for tag in self._tags])
 
+    def tags(self, args: Arguments, kwargs: Named) -> list[str]:
+        """The tags that the arguments of one call give. Raises TypeError for a call that does not fit."""
+        own = self.own(args)
+        bound = (self._binder if own is args else self._bound_binder)(own, kwargs)
+        return [tag(bound) for tag in self._tags]
+
     @cached_property
     def _bound_binder(self) -> Binder:
         return Binder(self.fn, ignore=self.options.ignore, skip_first=True)

@@ -19,6 +19,8 @@ RETURNING = "__workerkit_returning__"
 GATE = "__workerkit_gate__"
 # What a job leaves on its wrapper: a memoized hit runs no job, and ends the record of its task by it.
 CLOSING = "__workerkit_closing__"
+# And the model of its data, for who looks at a record from outside.
+MODEL = "__workerkit_model__"
 
 
 def layers(fn: Callable[..., Any]) -> tuple[str, ...]:

@@ -132,6 +132,13 @@ class Limiter(Admissions):
         when Redis is down."""
         return self.engine.runner.call(self.waiters.read(self.part(key)))
 
+    def labelled(self, label: str) -> tuple[Usage, list[str]]:
+        """`usage` and `waiting` of a key as listings name it (`busiest`, the waitlist): by its digest, unless the
+        limiter was defined with `name_keys`. Raises StoreError when Redis is down."""
+        part = self.part(label) if self.names_keys else label
+        runner = self.engine.runner
+        return runner.call(self.policy.usage(self.keys, part)), runner.call(self.waiters.read(part))
+
     def stats(self) -> LimitStats:
         """What all processes have decided, this one's latest second included. Raises StoreError when Redis is down."""
         self.engine.flusher.flush()
@@ -229,6 +236,13 @@ class AioLimiter:
         """See `Limiter.waiting`."""
         limiter = self._limiter
         return await self._engine.aio_runner.call(limiter.waiters.read(limiter.part(key)))
+
+    async def labelled(self, label: str) -> tuple[Usage, list[str]]:
+        """See `Limiter.labelled`."""
+        limiter, runner = self._limiter, self._engine.aio_runner
+        part = limiter.part(label) if limiter.names_keys else label
+        usage = await runner.call(limiter.policy.usage(limiter.keys, part))
+        return usage, await runner.call(limiter.waiters.read(part))
 
     async def stats(self) -> LimitStats:
         """See `Limiter.stats`."""

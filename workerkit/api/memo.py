@@ -79,6 +79,10 @@ class Memo(Generic[P, V]):
         """The Redis key of this call's entry."""
         return self.place(args, kwargs)[0].value
 
+    def tags(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
+        """The tags that this call's arguments give."""
+        return self.function.tags(self._first + args, kwargs)
+
     def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
         """What calling the function gives, with where it came from ("hit", "stale", "computed", ...) and its age."""
         self._check_sync("entry")
@@ -222,6 +226,10 @@ class AioMemo(Generic[P, V]):
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The Redis key of this call's entry."""
         return self._memo.key(*args, **kwargs)
+
+    def tags(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
+        """The tags that this call's arguments give."""
+        return self._memo.tags(*args, **kwargs)
 
     async def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
         """As `Memo.entry`."""

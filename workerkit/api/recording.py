@@ -148,6 +148,7 @@ def job(
         kept = {*recorder.signature.parameters, "return"}
         wrapper.__annotations__ = {name: hint for name, hint in fn.__annotations__.items() if name in kept}
         setattr(wrapper, layers.CLOSING, lambda args, kwargs: recorder.execution(wrapper, args, kwargs).closing())
+        setattr(wrapper, layers.MODEL, model)
         layers.mark(wrapper, fn, "job")
         return wrapper
 

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 # By name: a command may live on any floor. Name -> (module, the first line of its help).
 COMMANDS = {
+    "cache": ("workerkit.cli.cache", "See, explain and forget what an app's cache holds (-A)."),
     "demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it."),
+    "jobs": ("workerkit.cli.jobs", "See, follow and cancel an app's jobs (-A)."),
+    "limits": ("workerkit.cli.limits", "See, test, change and pause an app's limiters (-A)."),
     "server": ("workerkit.cli.server", "Run a private Valkey on this machine, for development, until Ctrl+C."),
     "stats": ("workerkit.cli.stats", "Show what an app's cache did (-A)."),
+    "waitlist": ("workerkit.cli.waitlist", "See, explain and cancel an app's parked tasks (-A)."),
     "warm": ("workerkit.cli.warm", "See, run and pause an app's cache warming (-A)."),
 }
 

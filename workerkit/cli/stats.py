@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from workerkit.cache.ledger import CacheStats
+from workerkit.cache.ledger import CacheStats, merged
 from workerkit.cli.verb import Answer, Query, kits
 from workerkit.core.durations import humanize
 
@@ -20,8 +20,8 @@ _FURTHER = ("l1", "stale", "remembered", "waits", "failures", "errors")
 @click.pass_context
 def stats(ctx: click.Context) -> Answer:
     """Show what the cache did: hits, misses, computations and seconds saved, by function."""
-    found = {name: each for kit in kits(ctx) for name, each in kit.cache.stats().items()}
-    data = {name: {**each._asdict(), "hit_rate": each.hit_rate} for name, each in found.items()}
+    found = merged(each for kit in kits(ctx) for each in kit.cache.stats().items())
+    data = {name: {**each._asdict(), "calls": each.calls, "hit_rate": each.hit_rate} for name, each in found.items()}
     return Answer(data, lambda: show(found))
 
 

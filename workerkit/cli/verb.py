@@ -122,6 +122,11 @@ class Verbs(click.Group):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"epilog": f"Each takes --json. {EXITS}", **options})
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The first sentence of each whole: click would cut it off at the screen's edge."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(200)) for name, each in sorted(self.commands.items())])
+
 
 def kits(ctx: click.Context) -> list[WorkerKit]:
     """The app's kits, or the one that --kit chose. Raises Refusal when there is none."""

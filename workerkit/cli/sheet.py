@@ -1,0 +1,40 @@
+"""Tables and lines for people: safe for a terminal whatever is in them, and readable in 80 columns."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from workerkit.cli.verb import plain
+
+
+class Sheet:
+    """A table without lines. A column whose name begins with ">" is of numbers."""
+
+    def __init__(self, *columns: str) -> None:
+        self._table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in columns:
+            if name.startswith(">"):
+                self._table.add_column(name[1:], justify="right", no_wrap=True)
+            else:
+                self._table.add_column(name, overflow="fold")
+
+    def add(self, *cells: object) -> None:
+        """Add a row; whole numbers get their commas, None is "-"."""
+        self._table.add_row(*map(_cell, cells))
+
+    def show(self) -> None:
+        """Print it."""
+        Console(markup=False, emoji=False, highlight=False).print(self._table)
+
+
+def say(text: str) -> None:
+    """Print a line."""
+    click.echo(plain(text))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if type(value) is int else plain(value)
