@@ -96,7 +96,7 @@ class Admissions:
 
     def part_of(self, label: str) -> str | None:
         """The `part` of the key that listings show as `label`; None where that is only its beginning."""
-        if not self._name_keys:
+        if not self.names_keys:
             return label
         return self.part(label) if len(label) < LONGEST else None
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "limits": ("workerkit.cli.limits", "See, test, change and pause an app's limiters (-A)."),
     "server": ("workerkit.cli.server", "Run a private Valkey on this machine, for development, until Ctrl+C."),
     "stats": ("workerkit.cli.stats", "Show what an app's cache did (-A)."),
+    "top": ("workerkit.cli.top", "Watch an app's fleet live (-A)."),
     "waitlist": ("workerkit.cli.waitlist", "See, explain and cancel an app's parked tasks (-A)."),
     "warm": ("workerkit.cli.warm", "See, run and pause an app's cache warming (-A)."),
 }

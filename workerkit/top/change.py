@@ -17,11 +17,13 @@ SPAN = 10.0  # seconds that a rate is over: processes send their counts each sec
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Counts of `seconds` by function and limiter; without an earlier snapshot there are none, and `seconds` is 0.0."""
+    """Counts of `seconds`, by function, by limiter, and by limiter and key where both snapshots have it; without an
+    earlier snapshot there are none, and `seconds` is 0.0."""
 
     seconds: float
     functions: Mapping[str, CacheStats]
     limits: Mapping[str, LimitStats]
+    keys: Mapping[tuple[str, str], LimitStats]
 
     @property
     def all_functions(self) -> CacheStats:
@@ -51,7 +53,19 @@ def change(before: Snapshot, after: Snapshot) -> Change:
         functions = {}
     if before.limits is None:
         limits = {}
-    return Change(max(0.0, after.at - before.at), functions, limits)
+    was, now = _keys(before), _keys(after)
+    keys = {name: LimitStats(*(b - a for a, b in zip(was[name], now[name], strict=True))) for name in now.keys() & was}
+    # Those of an hour that is over count no more.
+    keys = {name: counts for name, counts in keys.items() if min(counts) >= 0}
+    return Change(max(0.0, after.at - before.at), functions, limits, keys)
+
+
+def _keys(snapshot: Snapshot) -> dict[tuple[str, str], LimitStats]:
+    return {
+        (limit.name, key.key): LimitStats(key.admitted, key.refused)
+        for limit in snapshot.limits or ()
+        for key in limit.keys
+    }
 
 
 def _grown(before: T, after: T) -> T:

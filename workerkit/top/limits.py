@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from workerkit.api.admissions import Admissions
-from workerkit.api.engine import Engine
+from workerkit.api.kit import WorkerKit
+from workerkit.api.limiter import Limiter
 from workerkit.core.call import Call, as_is
 from workerkit.limits.tally import KeyCount, LimitStats
 from workerkit.top.asking import Answers, Questions
@@ -18,7 +17,6 @@ from workerkit.waitlist.waitlist import line_of
 
 KEYS = 5  # of each limiter
 LINES = 30  # of the waitlist: those that are to be looked at next
-_BUDGET = re.compile(r"warm\.[0-9a-f]{16}")  # the limiter of a warmup's budget
 
 
 class Place(NamedTuple):
@@ -31,12 +29,11 @@ class Place(NamedTuple):
 
 
 class Limits:
-    """The limiters of one engine, looked at in two steps."""
+    """The limiters of one kit, looked at in two steps; a warmup's budget is no limiter of the app's."""
 
-    def __init__(self, engine: Engine) -> None:
-        shown = [each for each in engine.limiters.values() if not _BUDGET.fullmatch(each.name)]
-        self._limiters = {each.name: each for each in sorted(shown, key=lambda each: each.name)}
-        self._waitlist = engine.waitlist
+    def __init__(self, kit: WorkerKit) -> None:
+        self._limiters = {name: each for name, each in kit.limiters.items() if not each.internal}
+        self._waitlist = kit.engine.waitlist
 
     def first(self) -> Questions:
         """What was decided, and who is parked."""
@@ -112,7 +109,7 @@ def _key(place: Place, second: Answers) -> LimitKey:
     )
 
 
-def _limit(name: str, limiter: Admissions | None, first: Answers, keys: tuple[LimitKey, ...]) -> Limit:
+def _limit(name: str, limiter: Limiter | None, first: Answers, keys: tuple[LimitKey, ...]) -> Limit:
     if limiter is None:
         return Limit(name, (), None, LimitStats(), keys)
     definition = limiter.definition

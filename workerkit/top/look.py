@@ -75,18 +75,16 @@ def _guard_apart(kit: WorkerKit, found: Found) -> Flow[Store]:
 
 
 def _first(kit: WorkerKit) -> dict[Any, Call[Any]]:
-    engine = kit.engine
     warmups: dict[Any, Call[Any]] = {}
     for each in kit.warmups:
         warmups["warm", each.name], warmups["held", each.name] = each.looks()
-    return {**Limits(engine).first(), **jobs.first(JobIndex(engine.keys("j"))), **warmups}
+    return {**Limits(kit).first(), **jobs.first(JobIndex(kit.engine.keys("j"))), **warmups}
 
 
 def _guard(kit: WorkerKit, found: Found, first: Answers) -> Flow[None]:
-    engine = kit.engine
-    limits = Limits(engine)
+    limits = Limits(kit)
     places = limits.places(first)
-    second = yield from ask({**limits.second(places), **jobs.second(JobIndex(engine.keys("j")), first)})
+    second = yield from ask({**limits.second(places), **jobs.second(JobIndex(kit.engine.keys("j")), first)})
     warmups = [(each, first["warm", each.name], first["held", each.name]) for each in kit.warmups]
     found |= {
         "limits": limits.limits(first, places, second),

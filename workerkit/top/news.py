@@ -14,12 +14,18 @@ Level = Literal["good", "bad", "note"]
 
 
 class News(NamedTuple):
-    """Something that happened, in seconds since 1970; `name` as the event's."""
+    """Something that happened, in seconds since 1970; `name` as the event's. `times`: how often, where it goes on."""
 
     at: float
     name: str
     text: str
     level: Level = "note"
+    times: int = 0
+
+    @property
+    def said(self) -> str:
+        """For the reader."""
+        return f"{self.text} ({self.times:,})" if self.times else self.text
 
 
 def news(before: Snapshot | None, after: Snapshot) -> list[News]:
@@ -101,7 +107,7 @@ def _stores(before: Snapshot, after: Snapshot) -> Iterator[News]:
 
 def _lost(store: Store, what: str, before: int, after: int, at: float) -> Iterator[News]:
     if after > before:
-        yield News(at, "store", f"{store.address}: {after - before:,} {what}", "bad")
+        yield News(at, "store", f"{store.address}: {what}", "bad", after - before)
 
 
 def _well(store: Store) -> tuple[str, str, Level]:
@@ -111,16 +117,16 @@ def _well(store: Store) -> tuple[str, str, Level]:
 def _counts(before: Snapshot, after: Snapshot) -> Iterator[News]:
     for name, counted in change(before, after).functions.items():
         if counted.errors:
-            yield News(after.at, "cache.trouble", f"{name}: {counted.errors:,} uses of the cache failed", "bad")
+            yield News(after.at, "cache.trouble", f"{name}: uses of the cache failed", "bad", counted.errors)
         if counted.failures:
-            yield News(after.at, "cache.refresh_failed", f"{name}: {counted.failures:,} old values served", "bad")
+            yield News(after.at, "cache.refresh_failed", f"{name}: old values served instead", "bad", counted.failures)
     for name, decided in change(before, after).limits.items():
         if decided.unseen:
-            yield News(after.at, "limits.down", f"{name}: {decided.unseen:,} admitted without Redis", "bad")
+            yield News(after.at, "limits.down", f"{name}: admitted without Redis", "bad", decided.unseen)
     if before.parked is not None and after.parked is not None:
         more = after.parked.quarantined - before.parked.quarantined
         if more > 0:
-            yield News(after.at, "throttle.quarantine", f"{more:,} parked tasks went to quarantine", "bad")
+            yield News(after.at, "throttle.quarantine", "parked tasks went to quarantine", "bad", more)
 
 
 def _limits(before: Snapshot, after: Snapshot) -> Iterator[News]:

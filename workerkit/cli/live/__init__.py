@@ -1,0 +1,1 @@
+"""The live screen of `workerkit top`: what is drawn, what keys do, and the terminal."""
