@@ -13,12 +13,13 @@ from workerkit.api.memo import AioMemo, Memo
 from workerkit.api.parked import AioParkedTasks, ParkedTasks
 from workerkit.limits.lease import Slot
 
-MEMO = {"key", "entry", "peek", "set", "invalidate", "refresh", "explain", "stats", "delay", "apply_async"}
+MEMO = {"key", "tags", "entry", "peek", "set", "invalidate", "bust", "refresh", "explain", "stats"}
+MEMO |= {"delay", "apply_async"}
 CACHE = {"get", "get_many", "set", "set_many", "get_or_compute", "delete", "invalidate", "stats"}
 ASK = {"try_acquire", "slot", "reserve", "cancel"}
-LIMITER = ASK | {"peek", "usage", "busiest", "waiting", "stats", "reset", "pause", "configure", "learn"}
+LIMITER = ASK | {"peek", "usage", "labelled", "busiest", "waiting", "stats", "reset", "pause", "configure", "learn"}
 WAITLIST = {"count", "lines", "tasks", "explain", "move", "cancel", "restore", "drain"}
-NO_COROUTINES = {"key", "slot"}  # they do no I/O themselves
+NO_COROUTINES = {"tags", "key", "slot"}  # they do no I/O themselves
 
 
 @pytest.mark.parametrize(
