@@ -12,6 +12,7 @@ from workerkit.cache.ledger import Index, Ledger
 from workerkit.core.flow import Batch, Flow
 from workerkit.errors import StoreUnavailable
 from workerkit.limits.tally import Tally
+from workerkit.telemetry.runs import Runs
 from workerkit.warming.demand import Demand
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ INTERVAL = 1.0
 
 
 class Flusher:
-    """Asks each ledger, each tally and each demand for what it has, and sends it.
+    """Asks each ledger, tally, demand and record of runs for what it has, and sends it.
 
     Begins with the first use in a process, so after any fork.
     """
@@ -31,6 +32,7 @@ class Flusher:
         self._ledgers: list[Ledger] = []
         self._tallies: list[Tally] = []
         self._demands: list[Demand] = []
+        self._runs: list[Runs] = []
         self.running = False  # in this process
         self._loop: asyncio.AbstractEventLoop | None = None
         forked = WeakMethod(self._forked)
@@ -47,6 +49,9 @@ class Flusher:
 
     def add_demand(self, demand: Demand) -> None:
         self._demands.append(demand)
+
+    def add_runs(self, runs: Runs) -> None:
+        self._runs.append(runs)
 
     def start(self) -> None:
         """See to it that a thread of this process flushes."""
@@ -87,7 +92,7 @@ class Flusher:
     def flow(self) -> Flow[None]:
         """`flush` as a Flow."""
         failed: StoreUnavailable | None = None
-        for flush in (self._flush_ledgers, self._flush_tallies, self._flush_demands):
+        for flush in (self._flush_ledgers, self._flush_tallies, self._flush_demands, self._flush_runs):
             try:
                 yield from flush()
             except StoreUnavailable as error:  # the other store may be well
@@ -127,4 +132,15 @@ class Flusher:
         except StoreUnavailable:
             for tally, counts in taken:
                 tally.give_back(counts)
+            raise
+
+    def _flush_runs(self) -> Flow[None]:
+        taken = [(runs, longest) for runs in self._runs if (longest := runs.take())]
+        if not taken:
+            return
+        try:
+            yield from Batch(*[runs.add(longest) for runs, longest in taken])
+        except StoreUnavailable:
+            for runs, longest in taken:
+                runs.give_back(longest)
             raise

@@ -16,6 +16,7 @@ from workerkit.celery.host import CeleryHost
 from workerkit.celery.loop import Loops
 from workerkit.celery.publisher import WARM_RUN, is_bound
 from workerkit.celery.pump import pump_step
+from workerkit.celery.runs import RunTimes
 
 if TYPE_CHECKING:
     from workerkit.api.kit import WorkerKit
@@ -36,6 +37,7 @@ class Glue:
         engine = kit.engine
         engine.host = CeleryHost(app, self._loops.run)
         engine.personal += (Retry, Ignore, Reject, SoftTimeLimitExceeded)
+        self._run_times = RunTimes(app, engine)
         self._equip_tasks()
         app.steps["worker"].add(pump_step(app, engine))
         app.steps["worker"].add(warm_step(kit))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "cache": ("workerkit.cli.cache", "See, explain and forget what an app's cache holds (-A)."),
     "demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it."),
+    "doctor": ("workerkit.cli.doctor", "Check an app's servers and settings, and say what mends them (-A)."),
     "jobs": ("workerkit.cli.jobs", "See, follow and cancel an app's jobs (-A)."),
     "limits": ("workerkit.cli.limits", "See, test, change and pause an app's limiters (-A)."),
     "server": ("workerkit.cli.server", "Run a private Valkey on this machine, for development, until Ctrl+C."),

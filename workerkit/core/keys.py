@@ -1,8 +1,8 @@
 """The one grammar of Redis keys: `{namespace}:{kind}:{name}:{part}`, the hash tag in braces.
 
-Kinds: `c` cache, `g` limits and leases, `j` jobs, `s` sessions, `w` the waitlist, `h` warming. All keys of one script
-share one hash tag, so they live in one slot of a cluster. Text from outside is either escaped or a digest, so that no
-separator, brace or newline in it can steer a key.
+Kinds: `c` cache, `g` limits and leases, `j` jobs, `s` sessions, `w` the waitlist, `h` warming, `t` run times. All keys
+of one script share one hash tag, so they live in one slot of a cluster. Text from outside is either escaped or a
+digest, so that no separator, brace or newline in it can steer a key.
 """
 
 from __future__ import annotations
