@@ -82,7 +82,7 @@ def run(tmp_path, server):
 
 def test_a_deployment_with_nothing_wrong(run):
     done = run()
-    assert (done.returncode, done.stdout.startswith("nothing found; looked at unix:///")) == (0, True), done
+    assert (done.returncode, done.stdout.startswith("nothing found; looked at the app and unix:///")) == (0, True), done
     assert "the app's own words" in done.stderr
 
 
@@ -155,7 +155,7 @@ def test_what_a_person_sees(run, server):
     assert lines[0].split()[:2] == ["error", "guard-evicts"]
     assert "CONFIG SET maxmemory-policy noeviction" in done.stdout
     assert max(len(line) for line in lines) <= 80
-    assert "2 errors, 2 warnings; looked at unix:///" in done.stdout
+    assert "2 errors, 2 warnings; looked at the app and unix:///" in done.stdout
     quiet = run("--ignore", "guard-evicts", "--ignore", "broker-evicts")
     assert quiet.returncode == 0
     assert "guard-evicts" not in quiet.stdout

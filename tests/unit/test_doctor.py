@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from workerkit.cli.doctor import _indented
@@ -148,3 +151,10 @@ def test_a_tasks_own_time_limit_is_mended_at_the_task():
 def test_a_long_word_is_not_cut():
     line = "unix:///" + "x" * 90
     assert line in _indented(f"it holds all of it at {line} and more", 80)
+
+
+def test_the_reference_lists_every_kind_as_it_is():
+    page = Path(__file__).parents[2] / "docs" / "reference" / "doctor.md"
+    rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning|note) \| (.+?) \| (.+) \|$", page.read_text(), re.MULTILINE)
+    assert [row[:3] for row in rows] == [(kind.id, kind.severity, kind.about) for kind in KINDS]
+    assert all(row[3] for row in rows)
