@@ -13,6 +13,16 @@ from types import ModuleType
 
 import pytest
 
+from workerkit import errors
+from workerkit.api.cache import AioCache, Cache
+from workerkit.api.job import AioJob, Job
+from workerkit.api.jobs import AioJobs, Jobs
+from workerkit.api.kit import WorkerKit
+from workerkit.api.limiter import AioLimiter, Limiter
+from workerkit.api.memo import AioMemo, Memo
+from workerkit.api.parked import AioParkedTasks, ParkedTasks
+from workerkit.api.sessions import AioSessions, Sessions
+
 ROOT = Path(__file__).parents[2]
 INDEX = (ROOT / "docs" / "index.md").read_text()
 
@@ -80,6 +90,38 @@ def test_nothing_is_fetched_from_another_host(site: Path) -> None:
     assert not {source for source in fetched if re.match(r"(https?:)?//", source)}
     styles = "".join(style.read_text() for style in site.rglob("*.css"))
     assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)]*", styles)
+
+
+HANDLES: dict[type, type] = {
+    WorkerKit: WorkerKit,
+    Memo: AioMemo,  # its coroutine side has its verbs, and nothing else
+    Cache: AioCache,
+    Limiter: AioLimiter,
+    ParkedTasks: AioParkedTasks,
+    Job: AioJob,
+    Jobs: AioJobs,
+    Sessions: AioSessions,
+}
+
+
+@pytest.mark.parametrize("handle", HANDLES, ids=lambda handle: handle.__name__)
+def test_every_verb_is_in_the_reference_with_its_docstring(site: Path, handle: type) -> None:
+    shown = "".join(page.read_text() for page in (site / "reference" / "api").glob("*.html"))
+    verbs = [name for name in vars(HANDLES[handle]) if not name.startswith("_")]
+    for name in verbs:
+        assert re.search(rf'id="workerkit\.[\w.]+\.{handle.__name__}\.{name}"', shown), name
+        verb = getattr(handle, name)
+        assert (getattr(verb, "func", verb).__doc__ or "").strip(), name
+
+
+def test_every_error_is_in_the_reference(site: Path) -> None:
+    shown = (site / "reference" / "api" / "errors.html").read_text()
+    named = [
+        name for name, made in vars(errors).items() if isinstance(made, type) and made.__module__ == errors.__name__
+    ]
+    assert "RateLimited" in named
+    for name in named:
+        assert f'id="workerkit.errors.{name}"' in shown
 
 
 def test_what_examples_set_up_for_the_tests_is_not_shown(site: Path) -> None:

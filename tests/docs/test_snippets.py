@@ -256,7 +256,12 @@ WAITLIST_VERBS = [name for name in vars(AioParkedTasks) if not name.startswith("
 JOB_VERBS, JOBS_VERBS, SESSION_VERBS = (
     [name for name in vars(made) if not name.startswith("_")] for made in (AioJob, AioJobs, AioSessions)
 )
-WARM_VERBS = [name for name, made in vars(Warmup).items() if not name.startswith("_") and callable(made)]
+ASKED_BY_LISTINGS = {"late", "looks", "standing"}  # how a warmup stands, for who asks of many at once
+WARM_VERBS = [
+    name
+    for name, made in vars(Warmup).items()
+    if not name.startswith("_") and callable(made) and name not in ASKED_BY_LISTINGS
+]
 WARM_SETTINGS = [name for name in Settings.model_fields if name.startswith("warm_")]
 WAITLIST_SETTINGS = [name for name in Settings.model_fields if name.startswith("waitlist_")]
 OWN = {

@@ -41,6 +41,7 @@ class Cache:
 
     @cached_property
     def aio(self) -> AioCache:
+        """The same verbs as coroutines."""
         return AioCache(self)
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -48,7 +49,10 @@ class Cache:
         return self.engine.runner.run(self.getting((key,))).get(key, default)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
-        """The values of those of `keys` that have one, in one round trip (two when some have tags)."""
+        """The values of those of `keys` that have one, by key, in one round trip (two when some have tags).
+
+        When Redis is down none has: the answer is empty.
+        """
         return self.engine.runner.run(self.getting(_texts(keys)))
 
     def set(self, key: str, value: Any, *, ttl: Duration, tags: Iterable[str] = ()) -> bool:
@@ -73,7 +77,8 @@ class Cache:
     ) -> V:
         """The value under `key`, or what `compute()` answers, which is stored; once for all processes.
 
-        For `stale` longer than `ttl` the old value is served while one caller computes anew.
+        For `stale` longer than `ttl` the old value is served while one caller computes anew. When Redis is down it
+        computes. Raises what `compute` raises, CodecError as `set`, DefinitionError for a coroutine function.
         """
         if inspect.iscoroutinefunction(compute):
             raise DefinitionError("kit.cache.get_or_compute: compute is a coroutine function: put .aio before the verb")

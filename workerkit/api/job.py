@@ -68,6 +68,7 @@ class Job(Generic[S]):
 
     @property
     def aio(self) -> AioJob[S]:
+        """The same verbs as coroutines."""
         return AioJob(self._engine, self._attempt)
 
     def update(self, **fields: object) -> None:

@@ -36,6 +36,7 @@ class Jobs:
 
     @cached_property
     def aio(self) -> AioJobs:
+        """The same verbs as coroutines; `watch` and `begin` as async iterator and context manager."""
         return AioJobs(self._engine, self)
 
     @overload

@@ -72,6 +72,7 @@ class WorkerKit:
         self._app = app
         self.engine = Engine(self._load, Hooks(*(_default_hooks() if hooks is None else hooks)))
         self.warmups = Warmups(self.engine)
+        """The declared warmups, by name."""
         # By name: the API floor knows which adapter there is for an app, never what is in it.
         glue = importlib.import_module("workerkit.celery.glue").Glue if app is not None else None
         self._glue = glue and glue(self, app, settings)
@@ -299,6 +300,12 @@ class WorkerKit:
         kept, with `traceback` that too.
 
         Fields of pydantic's SecretStr, SecretBytes or Secret[...] are stored as they are, and shown to the task alone.
+
+        `ttl`, `max_age`, `keep` and `heartbeat` are durations; `owner` (a template such as "{account}", or a function
+        of the arguments) and `tags` are what `kit.jobs.list` finds it by. When Redis is down the task fails or is
+        retried with StoreUnavailable: without its record it would have none of its promises.
+
+        Raises DefinitionError for an option that will not do, or a function with no parameter for the job.
         """
         return job(
             self.engine,
@@ -372,7 +379,11 @@ class WorkerKit:
     @overload
     def task(self, **options: Any) -> Tasks: ...
     def task(self, fn: Any = None, **options: Any) -> Any:
-        """`app.task`, with its options and exact types; coroutine functions run on one event loop a process."""
+        """`app.task`, with its options and exact types; coroutine functions run on one event loop a process.
+
+        Raises DefinitionError without an app, for a wrong order of decorators, and for options that a throttled task
+        cannot have (`rate_limit`, `acks_late=False`).
+        """
         if self._glue is None:
             raise DefinitionError("kit.task needs a Celery app: write kit = WorkerKit(app)")
         glue = self._glue
@@ -392,6 +403,8 @@ class WorkerKit:
 
     def client(self) -> Client:
         """A redis-py client of the cache store, for commands of your own; it has a pool of its own: `close` it.
+
+        What it writes is yours: give it keys that do not begin with the kit's namespace, and a TTL.
 
         A soft time limit waits for the end of its commands; nothing is retried.
         """

@@ -68,6 +68,7 @@ class Memo(Generic[P, V]):
 
     @cached_property
     def aio(self) -> AioMemo[P, V]:
+        """The same verbs as coroutines."""
         return AioMemo(self)
 
     @property
@@ -76,7 +77,10 @@ class Memo(Generic[P, V]):
         return computing.current(self.function.fn) or Computation("")
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The Redis key of this call's entry."""
+        """The Redis key of this call's entry; nothing is asked of Redis.
+
+        Raises EncodingError for an argument that cannot be told apart from others, as all verbs with arguments do.
+        """
         return self.place(args, kwargs)[0].value
 
     def tags(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
@@ -84,7 +88,10 @@ class Memo(Generic[P, V]):
         return self.function.tags(self._first + args, kwargs)
 
     def entry(self, *args: P.args, **kwargs: P.kwargs) -> Entry[V]:
-        """What calling the function gives, with where it came from ("hit", "stale", "computed", ...) and its age."""
+        """What calling the function gives, with where it came from ("hit", "stale", "computed", ...) and its age.
+
+        Computes where a call would, and raises what the function raises. When Redis is down it computes.
+        """
         self._check_sync("entry")
         kept = self.kept(args, kwargs)
         if kept is not None:
@@ -98,7 +105,10 @@ class Memo(Generic[P, V]):
         return None if value is MISSING else value
 
     def set(self, value: V, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Cache `value` as this call's result. Raises CodecError for a value that cannot be held."""
+        """Cache `value` as this call's result, for as long as `ttl` says of it.
+
+        Raises CodecError for a value that cannot be held, DefinitionError for one that `ttl` does not keep.
+        """
         self.engine.runner.run(self.setting(value, args, kwargs))
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -106,7 +116,10 @@ class Memo(Generic[P, V]):
         return self.engine.runner.run(self.invalidating(args, kwargs))
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> V | None:
-        """Compute anew, unless another process does already: None then."""
+        """Compute anew and store, fresh or not; the result. None when another process computes it already.
+
+        Raises what the function raises; what was cached stays then.
+        """
         self._check_sync("refresh")
         answer = self.engine.runner.run(self.refreshing(self.work(args, kwargs)))
         return None if answer is None else answer.value

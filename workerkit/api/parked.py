@@ -16,7 +16,10 @@ from workerkit.waitlist.waitlist import Taken
 
 
 class ParkedTasks:
-    """Every verb raises StoreError when Redis is down. `.aio` has the same verbs for coroutines."""
+    """`kit.waitlist`: the throttled tasks that wait for their turn, in all processes' view.
+
+    Every verb raises StoreError when Redis is down. `.aio` has the same verbs for coroutines.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -41,6 +41,7 @@ class Session:
 
     @property
     def aio(self) -> AioSession:
+        """The same verbs as coroutines."""
         return AioSession(self, self._engine)
 
     def update(self, values: Mapping[str, object] | BaseModel | None = None, /, **more: object) -> None:
@@ -98,6 +99,7 @@ class Sessions:
 
     @cached_property
     def aio(self) -> AioSessions:
+        """The same verbs as coroutines."""
         return AioSessions(self._engine, self)
 
     def create(

@@ -58,7 +58,7 @@ class WarmStatus:
 
 
 class Warmup:
-    """One declared warming. Its verbs raise StoreError when Redis is down."""
+    """One declared warming; `kit.warmup` makes it. Its verbs raise StoreError when Redis is down."""
 
     def __init__(self, engine: Engine, name: str, when: When, warmer: Warmer) -> None:
         self._engine = engine

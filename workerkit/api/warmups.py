@@ -26,7 +26,10 @@ Args = Iterable[Any] | Callable[[], Iterable[Any]]
 
 
 class Warmups:
-    """By name, in the order in which they were declared."""
+    """`kit.warmups`: a kit's warmups by name (`kit.warmups["rates"]`), in the order in which they were declared.
+
+    Raises DefinitionError for a name that was not declared.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
