@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # By name: a command may live on any floor. Name -> (module, the first line of its help).
 COMMANDS = {
+    "bench": ("workerkit.cli.bench", "Measure what calls to Redis cost from this machine (-A or --url)."),
     "cache": ("workerkit.cli.cache", "See, explain and forget what an app's cache holds (-A)."),
     "demo": ("workerkit.demo.command", "Run workerkit against a rate-limited API and show what came of it."),
     "doctor": ("workerkit.cli.doctor", "Check an app's servers and settings, and say what mends them (-A)."),
