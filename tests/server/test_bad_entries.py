@@ -329,6 +329,7 @@ print(fn(1), fn.memo.stats().errors, resource.getrusage(resource.RUSAGE_SELF).ru
 """
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("kind", ["declared", "undeclared", "lying"])
 def test_a_bomb_is_a_miss_in_bounded_memory(redis_url: str, redis_server: RunningServer, kind: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

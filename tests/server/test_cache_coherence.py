@@ -65,6 +65,7 @@ def read_on(url, source, over, seen, last, ready, kind, rest):
     callers.close(kit)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("kind", [Threads, Coroutines])
 @pytest.mark.parametrize("by", ["the key", "a declared tag", "an added tag"])
 @pytest.mark.parametrize("rest", [0.0, 0.0002], ids=["busy", "resting"])

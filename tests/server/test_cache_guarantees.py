@@ -69,6 +69,7 @@ def call_at_once(url, calls, start, answers, threads, tasks):
     kit.close()
 
 
+@pytest.mark.real
 def test_a_thousand_callers_of_four_processes_cost_one_computation(redis_url):
     context = multiprocessing.get_context("fork")
     calls, start, answers = context.Value("i", 0), context.Barrier(4), context.Queue()
@@ -100,6 +101,7 @@ def hanging(kit, act):
     return kit.memoize("1m", lease=LEASE)(fn)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_leader_that_is_gone_costs_the_next_at_most_its_lease(redis_url, stop):
     context = multiprocessing.get_context("fork")

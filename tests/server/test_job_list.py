@@ -139,6 +139,7 @@ def test_listings_on_every_server(other_server: RunningServer) -> None:
     engine.close()
 
 
+@pytest.mark.real
 def test_no_listing_scans(redis_server: RunningServer, engine: Engine, jobs: Jobs) -> None:
     for number in range(30):
         begin(engine, f"j{number}", "root", owner="me", tags=("a",))
@@ -251,6 +252,7 @@ def band_of(server: RunningServer, name: str, index: str) -> int:
     return int(float(str(score))) // BAND
 
 
+@pytest.mark.real
 def test_a_page_that_must_be_sought_far_is_found(
     redis_server: RunningServer, monkeypatch: pytest.MonkeyPatch, jobs: Jobs
 ) -> None:
@@ -269,6 +271,7 @@ def test_a_page_that_must_be_sought_far_is_found(
     assert calls(redis_server, "hmget") == 2
 
 
+@pytest.mark.real
 def test_who_is_not_stuck_is_not_read(redis_server: RunningServer, jobs: Jobs) -> None:
     for number in range(5):
         jobs.begin(f"j{number}", Import)

@@ -380,6 +380,7 @@ def test_wrong_input_is_one_clear_error(jobs: Jobs, wrong: str) -> None:
             verb(**{"job_id": "j", **given})
 
 
+@pytest.mark.real
 def test_trouble_with_redis_loses_nothing(redis_url: str) -> None:
     with FaultProxy(redis_url) as proxy:
         writer, engine = make_engine(redis_url), make_engine(proxy.url, timeout=0.5, breaker_failures=10**6)

@@ -135,6 +135,7 @@ def take_ahead(queue, number, url, seconds, lease_tokens):
     queue.put((spans, calls["limits.acquire"]))
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("lease_tokens", [20, "auto"])
 def test_l1_tokens_taken_ahead_are_never_used_beyond_the_limit(redis_url, lease_tokens):
     taken = in_processes(3, take_ahead, redis_url, SECONDS, lease_tokens)
@@ -164,6 +165,7 @@ def call_an_api(queue, number, url, seconds):
     queue.put(arrivals)
 
 
+@pytest.mark.real
 def test_l1_counted_by_response_no_more_arrive_than_the_limit(redis_url):
     arrivals = [at for each in in_processes(3, call_an_api, redis_url, SECONDS) for at in each]
     most = most_in_any(arrivals, 500_000)

@@ -117,6 +117,7 @@ def waited_for(limiter, began, end, answers, what):
     print(f"{what}: its slot was free {(end - began) / S:.2f} s later, taken {(granted.stamp - began) / S:.2f} s later")
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_s2_the_slot_of_a_killed_or_stopped_holder_comes_back_with_its_lease(engine, redis_url, how):
     limiter = Limiter(engine, "db", concurrency=1)
@@ -136,6 +137,7 @@ def test_s2_the_slot_of_a_killed_or_stopped_holder_comes_back_with_its_lease(eng
     assert limiter.peek("k").allowed
 
 
+@pytest.mark.real
 def test_s2_a_terminated_holders_slot_comes_back_at_once(engine, redis_url):
     limiter, holder = Limiter(engine, "db", concurrency=1), Holder(redis_url, concurrency=1, lease=60.0)
     assert limiter.peek("k").bound_by == "concurrency"
@@ -179,6 +181,7 @@ def test_s3_only_the_owner_releases_and_renews(engine):
     assert limiter.peek("k").allowed
 
 
+@pytest.mark.real
 def test_what_a_killed_holder_has_not_answered_counts_for_a_period_after_its_lease(engine, redis_url):
     limiter = Limiter(engine, "db", "1/s", count="response")
     answers, holder = listen(limiter), Holder(redis_url, "1/s", count="response")
@@ -214,6 +217,7 @@ def test_gcra_slots_wait_in_the_order_of_asking_without_polling(engine):
     assert calls["limits.request"] == 8, "each asked once"
 
 
+@pytest.mark.real
 def test_pause_and_configure_reach_every_process_with_its_next_decision(engine, redis_url):
     limiter = Limiter(engine, "api", "300/s")
     queue = FORK.Queue()

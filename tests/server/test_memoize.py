@@ -273,6 +273,7 @@ def _count(url: str, calls: Any, start: Any, answers: Any) -> None:
     kit.close()
 
 
+@pytest.mark.real
 def test_processes_share_one_computation(redis_url: str) -> None:
     context = multiprocessing.get_context("fork")
     calls, start, answers = context.Value("i", 0), context.Barrier(4), context.Queue()
@@ -297,6 +298,7 @@ def _lead_for_ever(url: str, started: Any) -> None:
     fn()
 
 
+@pytest.mark.real
 def test_leader_killed_the_next_one_leads_within_the_lease(redis_url: str) -> None:
     context = multiprocessing.get_context("fork")
     started = context.Event()

@@ -134,6 +134,7 @@ def test_all_scripts_are_among_them(world: World) -> None:
     assert tried == {"enter", "park", "look", "claim", "take", "mark", "drop", "quarantine", "restore", "move"}
 
 
+@pytest.mark.real
 def test_every_key_is_declared(world: World) -> None:
     load(world.client, world.waitlist)
     found: list[tuple[str, set[str], set[str]]] = []

@@ -93,6 +93,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.real
 def test_a_process_that_is_killed_takes_no_more_with_it_than_was_not_sent_yet(kit: WorkerKit, redis_url: str) -> None:
     assert INTERVAL == 1.0
 

@@ -190,6 +190,7 @@ def test_a_burst_comes_again_as_quickly_as_it_came(runner, amount):
     assert late < 0.008
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("gaps", [[60 * S // 100], [60 * S // 14], [0, 60 * S // 28], [0] * 100 + [60 * S // 14] * 14])
 def test_memory_is_bounded(runner, gaps):
     sizes = {}

@@ -97,6 +97,12 @@ class Tier:
         ledger.saved_us += slot.cost_us
         return slot.value if slot.load is None else slot.load(slot.value)
 
+    def forget(self) -> None:
+        """Keep nothing of what there is, and follow anew with the next use: the kit was given another store."""
+        self._followed = None
+        self.threads.close()
+        self.loops = PerLoop(self._loop)
+
     @cached_property
     def _ledger(self) -> Ledger:
         return self._fetcher().ledger

@@ -42,7 +42,7 @@ class AioPool:
                     return link
                 link.close()
                 self.drop_free()
-            link = AioLink(self.server.address)
+            link = self.server.aio_link()
             try:
                 replies = await link.open(self.server.greeting(), deadline)
                 self.server.greeted(replies, time.monotonic())

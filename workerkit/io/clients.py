@@ -59,7 +59,7 @@ class Client(redis.Redis):
 def client(server: Server, timeout: float) -> Client:
     """A sync client of `server`; `timeout` seconds for each send and receive."""
     pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]  # redis-py's
-        connection_class=_SYNC[server.address.transport],
+        connection_class=server.connection_class or _SYNC[server.address.transport],
         timeout=server.options.wait,
         **_arguments(server, timeout),
     )
@@ -69,7 +69,7 @@ def client(server: Server, timeout: float) -> Client:
 def aio_client(server: Server, timeout: float) -> redis.asyncio.Redis:
     """A client of `server` for the running event loop alone; close it with `aclose`."""
     pool = redis.asyncio.BlockingConnectionPool(
-        connection_class=_ASYNC[server.address.transport],
+        connection_class=server.aio_connection_class or _ASYNC[server.address.transport],
         timeout=server.options.wait,
         **_arguments(server, timeout),
     )

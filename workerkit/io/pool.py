@@ -123,7 +123,7 @@ class Pool:
                     if self._free:
                         return self._free.pop()
                     if len(self._alive) < options.maximum:
-                        link = Link(self.server.address)
+                        link = self.server.link()
                         self._alive.add(link)
                         return link
                     waited = time.monotonic() - began

@@ -17,7 +17,8 @@ from workerkit.core.clock import ServerClock
 from workerkit.core.events import GuardWarning, Hooks, StoreDown, StoreUp
 from workerkit.errors import GuardEvicts, StoreRefused, StoreUnavailable
 from workerkit.io.address import Address
-from workerkit.io.link import NotYet, greeting, passes
+from workerkit.io.aiolink import AioLink
+from workerkit.io.link import Link, NotYet, greeting, passes
 
 CLOCK_AGE = 30.0  # seconds after which the server is asked for its time again, in the same write as the next Call
 Eviction = Literal["refuse", "warn"]
@@ -60,6 +61,18 @@ class Server:
         self.evicts = False  # whether it may drop keys before their time, as the last handshake told
         self._policy = ""
         self._judged = False
+
+    # Classes of redis-py's connections, where those for the address will not do.
+    connection_class: Any = None
+    aio_connection_class: Any = None
+
+    def link(self) -> Link:
+        """A new connection, not yet open."""
+        return Link(self.address)
+
+    def aio_link(self) -> AioLink:
+        """As `link`, for the running event loop."""
+        return AioLink(self.address)
 
     def greeting(self) -> list[tuple[Word, ...]]:
         name = f"workerkit:{self.role}:{escape_name(socket.gethostname())}:{os.getpid()}"

@@ -67,11 +67,12 @@ class Blocks:
         self._life = life
         self._most = most
         self._clock = clock
-        self._forget()
-        forget = WeakMethod(self._forget)
+        self.forget()
+        forget = WeakMethod(self.forget)
         os.register_at_fork(after_in_child=lambda: (act := forget()) and act())
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Begin with no block."""
         self._lock = threading.RLock()  # a signal handler may ask in the middle of `put`
         self._blocks: dict[str, tuple[_Block, ...]] = {}  # several only after requests at the same time
 

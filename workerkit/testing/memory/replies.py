@@ -1,0 +1,78 @@
+"""What commands answer, and the two ways to write it: as RESP3 to a client, as RESP2 to a script."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+Reply = Any  # Status, Scored, bytes, int, float, None, or a list or dict of them
+
+
+class Refused(Exception):
+    """An error reply; its text begins with the code, as in "WRONGTYPE ..."."""
+
+
+class Status(bytes):
+    """A simple string, such as OK."""
+
+    __slots__ = ()
+
+
+class Scored(list[tuple[bytes, float]]):
+    """Members with scores: pairs in RESP3, one flat list in RESP2."""
+
+    __slots__ = ()
+
+
+OK = Status(b"OK")
+WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+NOT_A_FLOAT = "ERR value is not a valid float"
+SYNTAX = "ERR syntax error"
+
+
+def written(number: float) -> bytes:
+    """A double as the server writes it: the shortest digits that mean it, in the server's own layout."""
+    if math.isinf(number) or math.isnan(number):
+        return b"nan" if math.isnan(number) else b"inf" if number > 0 else b"-inf"
+    sign, found, exponent = Decimal(repr(float(number))).normalize().as_tuple()
+    digits, minus = "".join(map(str, found)), "-" if sign else ""
+    if digits == "0":
+        return f"{minus}0".encode()
+    power, size = int(exponent), abs(int(exponent) + len(digits) - 1)
+    if power >= 0 and size < len(digits) + 7:
+        return f"{minus}{digits}{'0' * power}".encode()
+    if power < 0 and (power > -7 or size < 4):
+        whole = len(digits) + power
+        text = f"{digits[:whole]}.{digits[whole:]}" if whole > 0 else f"0.{'0' * -whole}{digits}"
+        return f"{minus}{text}".encode()
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    way = "-" if power + len(digits) - 1 < 0 else "+"
+    return f"{minus}{digits[0]}{fraction}e{way}{size}".encode()
+
+
+def for_client(reply: Reply) -> Any:
+    """As hiredis reads RESP3."""
+    if isinstance(reply, Status):
+        return bytes(reply)
+    if isinstance(reply, Scored):
+        return [[member, score] for member, score in reply]
+    if isinstance(reply, list):
+        return [for_client(each) for each in reply]
+    if isinstance(reply, dict):
+        return {name: for_client(each) for name, each in reply.items()}
+    return reply
+
+
+def for_script(reply: Reply) -> Any:
+    """As RESP2 has it: doubles are text, maps and pairs are flat."""
+    if isinstance(reply, float):
+        return written(reply)
+    if isinstance(reply, Scored):
+        return [each for member, score in reply for each in (member, written(score))]
+    if isinstance(reply, dict):
+        return [for_script(each) for pair in reply.items() for each in pair]
+    if isinstance(reply, list):
+        return [for_script(each) for each in reply]
+    return reply
