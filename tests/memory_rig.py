@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
 import redis
 
-import workerkit.api.engine as engine_module
 from workerkit.errors import StoreRefused
+from workerkit.io import aiolistener, listener
 from workerkit.io.server import Server
 from workerkit.testing.memory.commands.registry import command
 from workerkit.testing.memory.listener import MemoryAioListener, MemoryListener
@@ -95,13 +96,13 @@ def at_memory() -> Iterator[AtMemory]:
         before = getattr(Server, name)
         patch.setattr(Server, name, lambda server: made() if here(server) else before(server))
 
-    def listening(name: str, kind: Any) -> None:
-        real = getattr(engine_module, name)
+    def listening(module: ModuleType, name: str, kind: Any) -> None:
+        real = getattr(module, name)
 
         def make(server: Server, **options: Any) -> Any:
             return kind(server, store) if here(server) else real(server, **options)
 
-        patch.setattr(engine_module, name, make)
+        patch.setattr(module, name, make)
 
     def redis_py(name: str, kind: Any) -> None:
         def mine(path: str, **options: Any) -> Any:
@@ -117,8 +118,8 @@ def at_memory() -> Iterator[AtMemory]:
     with pytest.MonkeyPatch.context() as patch:
         either("link", partial(MemoryLink, store))
         either("aio_link", partial(MemoryAioLink, store))
-        listening("Listener", MemoryListener)
-        listening("AioListener", MemoryAioListener)
+        listening(listener, "Listener", MemoryListener)
+        listening(aiolistener, "AioListener", MemoryAioListener)
         redis_py("connection_class", MemoryConnection)
         redis_py("aio_connection_class", MemoryAioConnection)
         patch.setattr(

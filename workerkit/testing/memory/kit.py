@@ -8,7 +8,7 @@ from typing import Any
 
 from workerkit.api.engine import Engine
 from workerkit.api.kit import WorkerKit
-from workerkit.io.aiolistener import PerLoop
+from workerkit.io.perloop import PerLoop
 from workerkit.io.server import PoolOptions
 from workerkit.testing.clock import Clock
 from workerkit.testing.memory.listener import MemoryAioListener, MemoryListener
