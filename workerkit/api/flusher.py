@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
 from weakref import WeakMethod
 
 from workerkit.cache.ledger import Index, Ledger
+from workerkit.core.call import Call
 from workerkit.core.flow import Batch, Flow
 from workerkit.errors import StoreUnavailable
 from workerkit.limits.tally import Tally
@@ -17,6 +20,7 @@ from workerkit.warming.demand import Demand
 
 if TYPE_CHECKING:
     from workerkit.api.engine import Engine
+    from workerkit.telemetry.watcher import Watcher
 
 INTERVAL = 1.0
 
@@ -33,6 +37,7 @@ class Flusher:
         self._tallies: list[Tally] = []
         self._demands: list[Demand] = []
         self._runs: list[Runs] = []
+        self.watchers: list[Watcher] = []
         self.running = False  # in this process
         self._loop: asyncio.AbstractEventLoop | None = None
         forked = WeakMethod(self._forked)
@@ -102,45 +107,42 @@ class Flusher:
 
     def _flush_ledgers(self) -> Flow[None]:
         taken = [(ledger, counts) for ledger in self._ledgers if (counts := ledger.take())]
-        if not taken:
-            return
-        calls = [ledger.add(counts) for ledger, counts in taken]
-        try:
-            yield from Batch(*calls, Index(self._engine.keys("c")).add(ledger for ledger, _ in taken))
-        except StoreUnavailable:
-            for ledger, counts in taken:
-                ledger.give_back(counts)
-            raise
+        if taken:
+            calls = [ledger.add(counts) for ledger, counts in taken]
+            yield from self._sent(taken, *calls, Index(self._engine.keys("c")).add(ledger for ledger, _ in taken))
 
     def _flush_demands(self) -> Flow[None]:
         taken = [(demand, calls) for demand in self._demands if (calls := demand.take())]
-        if not taken:
-            return
-        try:
-            yield from Batch(*[demand.add(calls) for demand, calls in taken])
-        except StoreUnavailable:
-            for demand, calls in taken:
-                demand.give_back(calls)
-            raise
+        if taken:
+            yield from self._sent(taken, *[demand.add(calls) for demand, calls in taken])
 
     def _flush_tallies(self) -> Flow[None]:
         taken = [(tally, counts) for tally in self._tallies if (counts := tally.take())]
-        if not taken:
-            return
-        try:
-            yield from Batch(*[tally.add(counts) for tally, counts in taken])
-        except StoreUnavailable:
-            for tally, counts in taken:
-                tally.give_back(counts)
-            raise
+        if taken:
+            yield from self._sent(taken, *[tally.add(counts) for tally, counts in taken])
 
     def _flush_runs(self) -> Flow[None]:
         taken = [(runs, longest) for runs in self._runs if (longest := runs.take())]
-        if not taken:
-            return
+        if taken:
+            yield from self._sent(taken, *[runs.add(longest) for runs, longest in taken])
+
+    def _sent(self, taken: Sequence[tuple[Any, Any]], *calls: Call[Any]) -> Flow[None]:
+        kept = False
         try:
-            yield from Batch(*[runs.add(longest) for runs, longest in taken])
+            yield from Batch(*calls)
         except StoreUnavailable:
-            for runs, longest in taken:
-                runs.give_back(longest)
+            kept = True
+            for source, counts in taken:
+                source.give_back(counts)
             raise
+        finally:
+            if not kept:  # else they are told of when they are taken again
+                self._tell(taken)
+
+    def _tell(self, taken: Sequence[tuple[Any, Any]]) -> None:
+        for watcher, (source, counts) in product(self.watchers, taken):
+            with contextlib.suppress(Exception):  # as a hook's
+                if isinstance(source, Ledger):
+                    watcher.cached(source.shown, counts)
+                elif isinstance(source, Tally):
+                    watcher.limited(source.name, counts.stats)

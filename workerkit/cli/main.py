@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": ("workerkit.cli.doctor", "Check an app's servers and settings, and say what mends them (-A)."),
     "jobs": ("workerkit.cli.jobs", "See, follow and cancel an app's jobs (-A)."),
     "limits": ("workerkit.cli.limits", "See, test, change and pause an app's limiters (-A)."),
+    "metrics": ("workerkit.cli.metrics", "Print or serve the fleet's metrics for Prometheus (-A)."),
     "server": ("workerkit.cli.server", "Run a private Valkey on this machine, for development, until Ctrl+C."),
     "stats": ("workerkit.cli.stats", "Show what an app's cache did (-A)."),
     "top": ("workerkit.cli.top", "Watch an app's fleet live (-A)."),
