@@ -10,13 +10,15 @@ from workerkit.cli.verb import plain
 
 
 class Sheet:
-    """A table without lines. A column whose name begins with ">" is of numbers."""
+    """A table without lines. A column whose name begins with ">" is of numbers; one with "!" is never broken."""
 
     def __init__(self, *columns: str) -> None:
         self._table = Table(box=None, header_style="bold", pad_edge=False)
         for name in columns:
             if name.startswith(">"):
                 self._table.add_column(name[1:], justify="right", no_wrap=True)
+            elif name.startswith("!"):
+                self._table.add_column(name[1:], no_wrap=True)
             else:
                 self._table.add_column(name, overflow="fold")
 
@@ -25,8 +27,14 @@ class Sheet:
         self._table.add_row(*map(_cell, cells))
 
     def show(self) -> None:
-        """Print it."""
-        Console(markup=False, emoji=False, highlight=False).print(self._table)
+        """Print it; nothing where it has no rows."""
+        if self._table.row_count:
+            _Console(markup=False, emoji=False, highlight=False).print(self._table)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # which a command knows how to end with
 
 
 def say(text: str) -> None:

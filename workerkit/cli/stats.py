@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from workerkit.cache.ledger import CacheStats, merged
+from workerkit.cli.sheet import Sheet, say
 from workerkit.cli.verb import Answer, Query, kits
 from workerkit.core.durations import humanize
 
@@ -28,15 +27,11 @@ def stats(ctx: click.Context) -> Answer:
 def show(stats: Mapping[str, CacheStats]) -> None:
     """Print the counts of each function, those that saved most first."""
     if not stats:
-        print("nothing counted yet: no memoized function was called in the last 30 days")
+        say("nothing counted yet: no memoized function was called in the last 30 days")
         return
     further = [name for name in _FURTHER if any(getattr(each, name) for each in stats.values())]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("function", overflow="fold")
-    for name in ("calls", "hit rate", "misses", "computed", *further, "saved"):
-        table.add_column(name, justify="right", no_wrap=True)
+    sheet = Sheet("function", *[f">{name}" for name in ("calls", "hit rate", "misses", "computed", *further, "saved")])
     for name, each in sorted(stats.items(), key=lambda item: -item[1].saved):
         counts = (each.misses, each.computations, *[getattr(each, name) for name in further])
-        row = f"{each.calls:,}", f"{each.hit_rate:.1%}", *[f"{count:,}" for count in counts]
-        table.add_row(name, *row, humanize(round(each.saved, 1)))
-    Console().print(table)
+        sheet.add(name, each.calls, f"{each.hit_rate:.1%}", *counts, humanize(round(each.saved, 1)))
+    sheet.show()

@@ -9,7 +9,9 @@ import click
 
 from workerkit.api.warmup import Warmup
 from workerkit.cli import warmtables
-from workerkit.cli.verb import Answer, Verbs, kits, missing, plain
+from workerkit.cli.named import theirs
+from workerkit.cli.sheet import say
+from workerkit.cli.verb import Answer, Verbs, kits, missing
 from workerkit.cli.warmrun import Asked, wait_for
 
 
@@ -35,7 +37,8 @@ def ls(ctx: click.Context) -> Answer:
 @click.pass_context
 def plan(ctx: click.Context, name: str, most: int) -> Answer:
     """Show what a run of NAME would refresh now, in order, and what it would leave alone; nothing is changed."""
-    plans = [(warmup, warmup.plan()) for warmup in _named(ctx, [name])]
+    with theirs("args failed"):
+        plans = [(warmup, warmup.plan()) for warmup in _named(ctx, [name])]
 
     def show() -> None:
         for warmup, each in plans:
@@ -68,7 +71,7 @@ def run(ctx: click.Context, names: Sequence[str], deploy: bool, wait: bool, here
     told = [each.told() for each in asked]
     return Answer(
         told,
-        lambda: click.echo("\n".join(map(warmtables.said, told)) or "nothing has on_start=True"),
+        lambda: warmtables.show_said(told),
         int(any(each.state not in {"sent", "done"} for each in asked)),
     )
 
@@ -116,6 +119,6 @@ def _named(ctx: click.Context, names: Sequence[str]) -> list[Warmup]:
 def _changed(changed: Sequence[tuple[str, bool]], now: str, already: str) -> Answer:
     def show() -> None:
         for name, each in changed:
-            click.echo(f"{plain(name)}: {now if each else already}")
+            say(f"{name}: {now if each else already}")
 
     return Answer([{"name": name, "changed": each} for name, each in changed], show)

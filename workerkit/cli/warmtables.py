@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-import click
-from rich.console import Console
-from rich.table import Table
-
 from workerkit.api.warmup import WarmStatus, Warmup
+from workerkit.cli.sheet import Sheet, say
+from workerkit.cli.times import ago, clock
 from workerkit.core.durations import humanize
 from workerkit.warming.plan import Arguments, Plan, Skip
 
@@ -30,23 +27,19 @@ def standing(status: WarmStatus, *, on_start: bool) -> dict[str, Any]:
 def show_all(found: Sequence[WarmStatus], now: float) -> None:
     """Print how warmups stand at `now`, seconds since 1970."""
     if not found:
-        click.echo('no warmup is declared: write kit.warmup(fn, every="5m", args=[...])')
+        say('no warmup is declared: write kit.warmup(fn, every="5m", args=[...])')
         return
     further = [name for name in ("missed", "overlaps") if any(getattr(each, name) for each in found)]
-    table = _table("name", "schedule")
-    table.add_column("next", no_wrap=True)
-    table.add_column("last run")
-    _numbers(table, "runs", *further)
-    table.add_column("state", min_width=7)
+    sheet = Sheet("name", "schedule", "!next", "last run", ">runs", *[f">{name}" for name in further], "!state")
     for each in found:
-        coming = "-" if each.paused else f"in {_about(max(each.next - now, 0))}"
+        coming = "-" if each.paused else f"in {ago(max(each.next - now, 0))}"
         last = "-" if each.last is None else _counted(each.last._asdict())
-        counts = [f"{getattr(each, name):,}" for name in ("runs", *further)]
-        table.add_row(each.name, each.schedule, coming, last, *counts, _state(each))
-    _print(table)
+        counts = [getattr(each, name) for name in ("runs", *further)]
+        sheet.add(each.name, each.schedule, coming, last, *counts, _state(each))
+    sheet.show()
     for each in found:
         if each.reason:
-            click.echo(f"{each.name} failed: {each.reason}")
+            say(f"{each.name} failed: {each.reason}")
 
 
 def planned(warmup: Warmup, plan: Plan, most: int) -> dict[str, Any]:
@@ -65,42 +58,46 @@ def planned(warmup: Warmup, plan: Plan, most: int) -> dict[str, Any]:
 
 def show_plan(function: str, plan: Plan, most: int) -> None:
     """Print the `most` first calls of a plan, what all of them take, and what is left alone."""
-    table = _table("call")
-    _numbers(table, "cost", "score")
+    sheet = Sheet("call", ">cost", ">score")
     for pick in plan.picks[:most]:
-        table.add_row(_call(function, pick.arguments), _rounded(pick.cost), f"{pick.score:.3g}")
-    if table.row_count:
-        _print(table)
+        sheet.add(_call(function, pick.arguments), _rounded(pick.cost), f"{pick.score:.3g}")
+    sheet.show()
     if len(plan.picks) > most:
-        click.echo(f"and {len(plan.picks) - most:,} more")
+        say(f"and {len(plan.picks) - most:,} more")
     share = f"; {plan.share}" if plan.share else ""
     many = len(plan.picks)
     took = f"{many:,} call{'s' * (many != 1)} in about {_rounded(plan.seconds)}{share}" if many else "nothing"
-    click.echo(f"to refresh: {took}")
+    say(f"to refresh: {took}")
     if plan.skips:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in _kinds(plan.skips).items())
-        click.echo(f"left alone: {kinds}")
+        say(f"left alone: {kinds}")
         for skip in plan.skips[:_SHOWN_SKIPS]:
-            click.echo(f"  {_call(function, skip.arguments)} {skip.reason}")
+            say(f"  {_call(function, skip.arguments)} {skip.reason}")
 
 
 def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     """Print what runs did."""
     if not runs:
-        click.echo("never run")
+        say("never run")
         return
-    table = _table("ended", "took")
-    _numbers(table, *_COUNTS)
-    table.add_column("why")
+    sheet = Sheet("ended", "took", *[f">{name}" for name in _COUNTS], "why")
     for run in runs:
-        ended = datetime.fromtimestamp(run["at"], UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         why = "asked for" if run["tick"] is None else "due"
-        counts = [f"{run[name]:,}" for name in _COUNTS]
-        table.add_row(ended, _rounded(run["seconds"]), *counts, f"{why}; {run['reason']}" if run["reason"] else why)
-    _print(table)
+        counts = [run[name] for name in _COUNTS]
+        why = f"{why}; {run['reason']}" if run["reason"] else why
+        sheet.add(clock(run["at"]), _rounded(run["seconds"]), *counts, why)
+    sheet.show()
 
 
-def said(run: Mapping[str, Any]) -> str:
+def show_said(told: Sequence[Mapping[str, Any]]) -> None:
+    """Print what came of runs that were asked for."""
+    for run in told:
+        say(_said(run))
+    if not told:
+        say("nothing has on_start=True")
+
+
+def _said(run: Mapping[str, Any]) -> str:
     """What came of a run that was asked for, in a line."""
     texts = {
         "sent": "handed to the workers",
@@ -149,25 +146,3 @@ def _short(value: Any) -> str:
 def _rounded(seconds: float) -> str:
     """To what a prediction is worth."""
     return humanize(float(f"{seconds:.3g}"))
-
-
-def _about(seconds: float) -> str:
-    """A day ahead the minutes do not matter."""
-    step = 3600 if seconds >= 86400 else 60 if seconds >= 3600 else 1
-    return humanize(round(seconds / step) * step)
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    return table
-
-
-def _numbers(table: Table, *names: str) -> None:
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-
-
-def _print(table: Table) -> None:
-    Console(markup=False, emoji=False, highlight=False).print(table)  # names and arguments are the user's text
