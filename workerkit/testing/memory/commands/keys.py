@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 
-from workerkit.testing.memory.commands.registry import Words, command, whole
-from workerkit.testing.memory.replies import OK, Refused, Reply, Status
+from workerkit.testing.memory.commands.registry import Options, Words, command, whole
+from workerkit.testing.memory.replies import OK, SYNTAX, Refused, Reply, Status
 from workerkit.testing.memory.store import Store
 from workerkit.testing.memory.values import NAMES
 
@@ -89,6 +90,27 @@ def pexpiretime(store: Store, words: Words) -> Reply:
 def keys(store: Store, words: Words) -> Reply:
     pattern = glob(words[0])
     return [key for key in store.all_keys() if pattern.fullmatch(key)]
+
+
+@command("SCAN", -2)
+def scan(store: Store, words: Words) -> Reply:
+    """In the order of the keys' digests, so that no key comes or goes in front of a cursor that is out."""
+    cursor, options, pattern, count = whole(words[0], "ERR invalid cursor"), Options(words[1:]), b"*", 10
+    while options:
+        name = options.name()
+        if name == b"MATCH":
+            pattern = options.word()
+        elif name == b"COUNT":
+            count = max(1, options.whole())
+        else:
+            raise Refused(SYNTAX)
+    ahead = sorted((place, key) for key in store.all_keys() if (place := _place(key)) >= cursor)
+    page, rest, matches = ahead[:count], ahead[count:], glob(pattern)
+    return [str(rest[0][0] if rest else 0).encode(), [key for _, key in page if matches.fullmatch(key)]]
+
+
+def _place(key: bytes) -> int:
+    return int.from_bytes(blake2b(key, digest_size=7).digest()) + 1
 
 
 def glob(pattern: bytes) -> re.Pattern[bytes]:
