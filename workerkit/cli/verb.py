@@ -16,15 +16,8 @@ if TYPE_CHECKING:
     from workerkit.api.kit import WorkerKit
 
 EXITS = "Exits with 0 when done, 1 when the answer is bad news, 2 when used wrongly or Redis cannot be reached."
-_NOT_THEIRS = {
-    "__main__",
-    "workerkit",
-    "celery",
-    "kombu",
-    "vine",
-    "click",
-    "importlib",
-}  # whose lines say nothing to the user
+# Whose lines say nothing to the user.
+_NOT_THEIRS = {"__main__", "workerkit", "celery", "kombu", "vine", "click", *sys.stdlib_module_names}
 _NAMED = 20
 _KIT = "workerkit.kit"  # where a click context keeps --kit
 
