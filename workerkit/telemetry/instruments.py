@@ -23,6 +23,11 @@ class Instrument(NamedTuple):
     labels: tuple[str, ...]
     unit: str = ""
 
+    @property
+    def exposed(self) -> str:
+        """The name under which Prometheus shows it."""
+        return f"{PREFIX}{self.name}{'_' * bool(self.unit)}{self.unit}_total"
+
 
 class Amount(NamedTuple):
     """So much more of an instrument, under the values of its labels."""
