@@ -47,7 +47,8 @@ def default(name: str, field: FieldInfo) -> str:
 
 def expected() -> list[str]:
     return [
-        f"| `workerkit_{name}` | {kind(name, field)} | {default(name, field)} | {field.description} |"
+        f"| `workerkit_{name}`, `WORKERKIT_{name.upper()}` | {kind(name, field)} | {default(name, field)} | "
+        f"{field.description} |"
         for name, field in Settings.model_fields.items()
     ]
 
