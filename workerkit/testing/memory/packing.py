@@ -41,10 +41,10 @@ def fields(layout: bytes) -> list[Field]:
 def _field(letter: str, digits: str, little: bool) -> Field:
     kind = letter if letter in "cdfsx" else letter.lower()
     if kind not in _SIZES:
-        raise Refused(f"ERR workerkit's memory has no struct format '{letter}'")
+        raise Refused(f"workerkit's memory has no struct format '{letter}'")
     size = int(digits) if digits else _SIZES[kind]
     if kind == "i" and not 1 <= size <= 8:
-        raise Refused(f"ERR integral size {size} is larger than limit of 8")
+        raise Refused(f"integral size {size} is larger than limit of 8")
     return Field(kind, size, little, letter.islower())
 
 
@@ -55,7 +55,7 @@ def pack(layout: bytes, *items: Item) -> bytes:
         if field.kind == "x":
             out += b"\0"
         elif not left:
-            raise Refused("ERR struct.pack: a value is missing")
+            raise Refused("struct.pack: a value is missing")
         else:
             out += _packed(field, left.pop(0))
     return bytes(out)
@@ -65,7 +65,7 @@ def _packed(field: Field, item: Item) -> bytes:
     if field.kind in "cs":
         data = item if isinstance(item, bytes) else str(item).encode()
         if len(data) < field.size:
-            raise Refused("ERR struct.pack: string too short")
+            raise Refused("struct.pack: string too short")
         return data + b"\0" if field.kind == "s" else data[: field.size or len(data)]
     if field.kind in "df":
         return struct.pack(("<" if field.little else ">") + field.kind, float(item))
@@ -84,7 +84,7 @@ def unpack(layout: bytes, data: bytes, start: Item = 1) -> tuple[Item, ...]:
         elif field.kind == "c" and not size:
             size = int(found.pop())
         if size < 0 or at + size > len(data):
-            raise Refused("ERR struct.unpack: data string too short")
+            raise Refused("struct.unpack: data string too short")
         if field.kind != "x":
             found.append(_unpacked(field, data[at : at + size]))
         at += size + (field.kind == "s")
@@ -103,5 +103,5 @@ def _unpacked(field: Field, data: bytes) -> Item:
 def size(layout: bytes) -> int:
     """`struct.size`; what has no size of its own has none."""
     if any(field.kind == "s" or (field.kind == "c" and not field.size) for field in fields(layout)):
-        raise Refused("ERR struct.size: variable-size format")
+        raise Refused("struct.size: variable-size format")
     return sum(field.size for field in fields(layout))

@@ -6,6 +6,9 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import redis
+import redis.connection
+
 Reply = Any  # Status, Scored, bytes, int, float, None, or a list or dict of them
 
 
@@ -32,14 +35,17 @@ NOT_A_FLOAT = "ERR value is not a valid float"
 SYNTAX = "ERR syntax error"
 
 
+_PLAIN = 2.0**62  # whole numbers up to here are written as such
+
+
 def written(number: float) -> bytes:
     """A double as the server writes it: the shortest digits that mean it, in the server's own layout."""
     if math.isinf(number) or math.isnan(number):
         return b"nan" if math.isnan(number) else b"inf" if number > 0 else b"-inf"
+    if number.is_integer() and abs(number) <= _PLAIN:
+        return b"%d" % number
     sign, found, exponent = Decimal(repr(float(number))).normalize().as_tuple()
     digits, minus = "".join(map(str, found)), "-" if sign else ""
-    if digits == "0":
-        return f"{minus}0".encode()
     power, size = int(exponent), abs(int(exponent) + len(digits) - 1)
     if power >= 0 and size < len(digits) + 7:
         return f"{minus}{digits}{'0' * power}".encode()
@@ -53,7 +59,9 @@ def written(number: float) -> bytes:
 
 
 def for_client(reply: Reply) -> Any:
-    """As hiredis reads RESP3."""
+    """As our connections read RESP3: errors are redis-py's exceptions, as values."""
+    if isinstance(reply, Refused):
+        return redis.connection.DefaultParser.parse_error(str(reply))  # type: ignore[no-untyped-call]  # redis-py's
     if isinstance(reply, Status):
         return bytes(reply)
     if isinstance(reply, Scored):

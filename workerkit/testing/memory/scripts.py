@@ -33,11 +33,20 @@ local function checked(ok, ...)
   if not ok then error({err = (...)}, 0) end
   return ...
 end
+local function valid(ok, ...)
+  if not ok then error((...), 3) end
+  return ...
+end
+local function caught(ok, ...)
+  local problem = ...
+  if not ok and type(problem) == 'table' and problem.err then return false, problem.err end
+  return ok, ...
+end
 local env = {
   string = string, table = table, math = math, assert = assert, error = error, getmetatable = getmetatable,
-  ipairs = ipairs, next = next, pairs = pairs, pcall = pcall, rawequal = rawequal, rawget = rawget, rawset = rawset,
+  ipairs = ipairs, next = next, pairs = pairs, rawequal = rawequal, rawget = rawget, rawset = rawset,
   select = select, setmetatable = setmetatable, tonumber = tonumber, tostring = tostring, type = type,
-  unpack = unpack, xpcall = xpcall,
+  unpack = unpack, xpcall = xpcall, pcall = function(...) return caught(pcall(...)) end,
   redis = named('redis', {
     call = function(...) return checked(command(...)) end,
     pcall = function(...)
@@ -49,11 +58,11 @@ local env = {
     status_reply = function(text) return {ok = text} end,
     sha1hex = sha1hex, log = function() end, LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
   }),
-  cjson = named('cjson', {decode = function(text) return checked(decode(text, null)) end, null = null}),
+  cjson = named('cjson', {decode = function(text) return valid(decode(text, null)) end, null = null}),
   struct = named('struct', {
-    pack = function(...) return checked(pack(...)) end,
-    unpack = function(...) return checked(unpack_(...)) end,
-    size = function(...) return checked(size(...)) end,
+    pack = function(...) return valid(pack(...)) end,
+    unpack = function(...) return valid(unpack_(...)) end,
+    size = function(...) return valid(size(...)) end,
   }),
   cmsgpack = named('cmsgpack', {}),
   bit = named('bit', {}),
@@ -128,7 +137,10 @@ class Scripts:
         answer = self._run(self._chunks[digest.lower()], table(keys), table(argv))
         ok, result = answer[:2] if isinstance(answer, tuple) else (answer, None)
         if ok:
-            return self._reply(result)
+            reply = self._reply(result)
+            if isinstance(reply, Refused):
+                raise reply
+            return reply
         if self._kind(result) == "table":
             raise Refused(_text(result[b"err"]))
         raise Refused(f"ERR {_text(result)} script: {_text(digest)}")
@@ -136,7 +148,7 @@ class Scripts:
     def _command(self, *words: Any) -> tuple[bool, Any]:
         """`redis.call`: whether it went well, and the reply or what the error says."""
         try:
-            return True, self._lua_value(perform(self._store, [_word(each) for each in words]))
+            return True, self._lua_value(perform(self._store, [_word(each) for each in words], in_script=True))
         except Refused as refused:
             return False, str(refused).encode()
 
@@ -162,11 +174,10 @@ class Scripts:
             return int(value) if math.isfinite(value) and abs(value) < 2**63 else -(2**63)
         if self._kind(value) != "table":
             return None
-        for name, kind in ((b"err", Refused), (b"ok", Status)):
-            if isinstance(value[name], bytes):
-                if kind is Refused:
-                    raise Refused(_text(value[name]))
-                return Status(value[name])
+        if isinstance(value[b"err"], bytes):
+            return Refused(_text(value[b"err"]))
+        if isinstance(value[b"ok"], bytes):
+            return Status(value[b"ok"])
         found, at = [], 1
         while (each := value[at]) is not None:
             found.append(self._reply(each))
@@ -177,7 +188,7 @@ class Scripts:
         try:
             return self._json(json.loads(text, parse_int=float), null)
         except ValueError as error:
-            raise Refused(f"ERR cjson.decode: {error}") from None
+            raise Refused(f"cjson.decode: {error}") from None
 
     def _json(self, value: Any, null: Any) -> Any:
         if value is None:
@@ -210,7 +221,7 @@ def _word(given: Any) -> bytes:
         return given
     if isinstance(given, int | float) and not isinstance(given, bool):
         return written(float(given))
-    raise Refused("ERR Lua redis lib command arguments must be strings or integers")
+    raise Refused("ERR Command arguments must be strings or integers")
 
 
 def _text(said: bytes) -> str:

@@ -32,6 +32,7 @@ class SortedSet:
 
     def put(self, member: bytes, score: float) -> None:
         self.drop(member)
+        score += 0.0  # a server keeps no -0
         self.scores[member] = score
         insort(self.ranked, (score, member))
 

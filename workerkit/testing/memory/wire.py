@@ -17,8 +17,6 @@ from workerkit.testing.memory.commands.registry import perform
 from workerkit.testing.memory.replies import Refused, for_client
 from workerkit.testing.memory.store import Store
 
-_error = redis.connection.DefaultParser.parse_error
-
 
 def answers(store: Store, data: bytes) -> list[Any]:
     """The replies to packed commands, as hiredis reads them; errors are redis-py's exceptions, as values."""
@@ -36,7 +34,7 @@ def answer(store: Store, words: Sequence[bytes]) -> Any:
         try:
             return for_client(perform(store, words))
         except Refused as refused:
-            return _error(str(refused))  # type: ignore[no-untyped-call]  # redis-py's
+            return for_client(refused)
 
 
 class Conversation:

@@ -38,7 +38,7 @@ def command(name: str, arity: int) -> Callable[[Run], Run]:
     return enter
 
 
-def perform(store: Store, words: Words) -> Reply:
+def perform(store: Store, words: Words, *, in_script: bool = False) -> Reply:
     """Run one command on `store`, whose turn it must be; raises Refused for an error reply."""
     name = words[0].upper()
     found = COMMANDS.get(name)
@@ -48,7 +48,7 @@ def perform(store: Store, words: Words) -> Reply:
             "write a test that needs it against a real server"
         )
     if len(words) != found.arity if found.arity > 0 else len(words) < -found.arity:
-        raise arity(name)
+        raise Refused("ERR Wrong number of args calling command from script") if in_script else arity(name)
     return found.run(store, words[1:])
 
 

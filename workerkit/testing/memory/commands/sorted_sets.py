@@ -191,10 +191,11 @@ def zunion(store: Store, words: Words) -> Reply:
         raise Refused("ERR at least 1 input key is needed for 'zunion' command")
     if count > len(words) - 1:
         raise Refused(SYNTAX)
+    sets = [_read(store, key) for key in words[1 : 1 + count]]
     scored = _with_scores(words[1 + count :])
     union = SortedSet()
-    for key in words[1 : 1 + count]:
-        for member, score in _read(store, key).scores.items():
+    for each in sets:
+        for member, score in each.scores.items():
             union.put(member, union.scores.get(member, 0.0) + score)
     return _shown(union.ranked, scored=scored)
 
@@ -212,7 +213,7 @@ def _shown(ranked: list[tuple[float, bytes]], *, scored: bool) -> Reply:
 def _bound(word: bytes) -> tuple[float, bool]:
     """A score, and whether it is itself left out."""
     open_ = word.startswith(b"(")
-    return number(word[open_:], _BAD_BOUND), open_
+    return number(word[open_:] or b"0", _BAD_BOUND), open_
 
 
 def _between(there: SortedSet, first: tuple[float, bool], last: tuple[float, bool]) -> slice:

@@ -40,10 +40,13 @@ def xadd(store: Store, words: Words) -> Reply:
     if not fields or len(fields) % 2:
         raise arity(b"XADD")
     given = None if name == b"*" else _id(name, 0)
+    if given == (0, 0):
+        raise Refused("ERR The ID specified in XADD must be greater than 0-0")
+    there = store.read(words[0], Stream)
+    if there is not None and given is not None and given <= there.last:
+        raise Refused("ERR The ID specified in XADD is equal or smaller than the target stream top item")
     stream = store.opened(words[0], Stream)
     entry = given or _next(stream, store.now_ms)
-    if entry <= stream.last:
-        raise Refused("ERR The ID specified in XADD is equal or smaller than the target stream top item")
     stream.entries.append((entry, list(fields)))
     stream.last = entry
     if most is not None:
@@ -57,32 +60,34 @@ def xlen(store: Store, words: Words) -> Reply:
     return len(store.read(words[0], Stream) or ())
 
 
-def _range(store: Store, key: bytes, first: bytes, last: bytes, more: Words) -> list[list[object]]:
-    begin, end = _id(first.removeprefix(b"("), 0), _id(last.removeprefix(b"("), _LAST)
-    stream = store.read(key, Stream)
-    return [
-        [str(at).encode(), fields]
-        for at, fields in (stream.entries if stream else ())
-        if begin <= at <= end and not (first[:1] == b"(" and at == begin) and not (last[:1] == b"(" and at == end)
-    ]
-
-
-def _most(more: Words) -> int | None:
-    options, most = Options(more), None
-    while options:
-        if options.name() != b"COUNT":
-            raise Refused(SYNTAX)
-        most = max(0, options.whole())
-    return most
-
-
 @command("XRANGE", -4)
 def xrange(store: Store, words: Words) -> Reply:
-    most = _most(words[3:])
-    return _range(store, words[0], words[1], words[2], words[3:])[:most]
+    return _range(store, words, reverse=False)
 
 
 @command("XREVRANGE", -4)
 def xrevrange(store: Store, words: Words) -> Reply:
+    return _range(store, words, reverse=True)
+
+
+def _range(store: Store, words: Words, *, reverse: bool) -> Reply:
+    first, last = (words[2], words[1]) if reverse else (words[1], words[2])
+    begin, end = _id(first.removeprefix(b"("), 0), _id(last.removeprefix(b"("), _LAST)
     most = _most(words[3:])
-    return _range(store, words[0], words[2], words[1], words[3:])[::-1][:most]
+    stream = store.read(words[0], Stream)
+    if stream is None:
+        return []
+    if most is not None and most <= 0:
+        return None
+    out = {begin for word in (first,) if word.startswith(b"(")} | {end for word in (last,) if word.startswith(b"(")}
+    found = [[str(at).encode(), pairs] for at, pairs in stream.entries if begin <= at <= end and at not in out]
+    return (found[::-1] if reverse else found)[:most]
+
+
+def _most(words: Words) -> int | None:
+    options, most = Options(words), None
+    while options:
+        if options.name() != b"COUNT":
+            raise Refused(SYNTAX)
+        most = options.whole()
+    return most

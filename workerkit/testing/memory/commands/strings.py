@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workerkit.testing.memory.commands.registry import Options, Words, arity, command, whole
-from workerkit.testing.memory.replies import NOT_AN_INTEGER, OK, SYNTAX, Refused, Reply
+from workerkit.testing.memory.replies import OK, SYNTAX, Refused, Reply
 from workerkit.testing.memory.store import Store
 
 _UNITS = {b"EX": (1000, False), b"PX": (1, False), b"EXAT": (1000, True), b"PXAT": (1, True)}
@@ -32,28 +32,28 @@ def mset(store: Store, words: Words) -> Reply:
 @command("SET", -3)
 def set_(store: Store, words: Words) -> Reply:
     key, value, *more = words
-    options, flags, until = Options(more), set[bytes](), None
+    options, flags, life = Options(more), set[bytes](), b""
     while options:
         name = options.name()
         if name in _UNITS:
-            if until is not None or b"KEEPTTL" in flags:
-                raise Refused(SYNTAX)
-            until = _until(store, name, options.word())
-        elif name in {b"NX", b"XX", b"GET", b"KEEPTTL"}:
-            flags.add(name)
-        else:
+            life = options.word()
+        elif name not in {b"NX", b"XX", b"GET", b"KEEPTTL"}:
             raise Refused(SYNTAX)
-    if flags >= {b"NX", b"XX"} or (b"KEEPTTL" in flags and until is not None):
+        flags.add(name)
+    units = sorted(flags & {*_UNITS, b"KEEPTTL"})
+    if flags >= {b"NX", b"XX"} or len(units) > 1:
         raise Refused(SYNTAX)
+    until = _until(store, units[0], life) if units and units[0] in _UNITS else None
     return _set(store, key, value, flags, until)
 
 
 def _until(store: Store, unit: bytes, word: bytes) -> int:
     scale, absolute = _UNITS[unit]
     given = whole(word) * scale
-    if not 0 < given < 2**63:
+    until = given if absolute else store.now_ms + given
+    if given <= 0 or until >= 2**63:
         raise Refused("ERR invalid expire time in 'set' command")
-    return given if absolute else store.now_ms + given
+    return until
 
 
 def _set(store: Store, key: bytes, value: bytes, flags: set[bytes], until: int | None) -> Reply:
@@ -73,7 +73,8 @@ def strlen(store: Store, words: Words) -> Reply:
 
 
 def _add(store: Store, key: bytes, step: int) -> int:
-    total = whole(store.read(key, bytes) or b"0", NOT_AN_INTEGER) + step
+    before = store.read(key, bytes)
+    total = (0 if before is None else whole(before)) + step
     if not -(2**63) <= total < 2**63:
         raise Refused("ERR increment or decrement would overflow")
     store.put(key, str(total).encode(), store.expiry(key))
