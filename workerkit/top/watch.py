@@ -40,7 +40,8 @@ class Watch:
         if not self.error:
             self._down = now
             self.news.append(down(wall, str(error)))
-        self.error = str(error)
+        if error.call or not self.error:  # without a call it says only that nothing was tried since
+            self.error = str(error)
 
     def age(self, now: float) -> float:
         """Seconds since the snapshot was read; 0.0 without one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import NamedTuple
 
 from rich.text import Text
@@ -17,6 +18,7 @@ from workerkit.top.news import clock
 from workerkit.top.snapshot import Snapshot, Store
 from workerkit.top.watch import Watch
 
+REASON = 3  # lines, why Redis is down
 KEYS = "q end  p pause  Tab pane  \u2191\u2193 scroll  1-5 one pane  +- interval  ? help"
 
 
@@ -66,14 +68,19 @@ def _header(scene: Scene, view: View, width: int) -> Iterator[Text]:
     how = "PAUSED" if view.paused else f"every {humanize(view.interval)}" if view.interval else ""
     yield _ends(width, f" workerkit top  {text.name(scene.title)}", f"{how}  {clock(scene.wall)} ", "reverse bold")
     if watch.error:
-        yield _line(width, (f"Redis DOWN for {text.span(watch.down_for(scene.now))}: {text.name(watch.error)}", BAD))
+        old = f", the figures are {text.span(watch.age(scene.now))} old" if found else ""
+        yield _line(width, (f"Redis DOWN for {text.span(watch.down_for(scene.now))}{old}", BAD))
+        for part in wrap(text.name(watch.error), max(10, width))[:REASON]:
+            yield _line(width, (part, BAD))
+    elif view.paused:
+        yield _line(width, (f"paused; the figures are {text.span(watch.age(scene.now))} old", POOR))
+    elif scene.stale(view.interval):
+        yield _line(
+            width, (f"the figures are {text.span(watch.age(scene.now))} old: Redis has not answered since", BAD)
+        )
     if found is None:
         yield _line(width, ("" if watch.error else "reading ...", DIM))
         return
-    if scene.stale(view.interval) and not view.paused:
-        yield _line(width, (f"the figures are {text.span(watch.age(scene.now))} old", BAD))
-    elif view.paused:
-        yield _line(width, (f"paused; the figures are {text.span(watch.age(scene.now))} old", POOR))
     if not watch.error:
         for store in found.stores:
             yield _store(store, width)
@@ -110,6 +117,8 @@ def _savings(watch: Watch, found: Snapshot, width: int) -> Text:
     if found.functions is None:
         return _line(width, ("Saved  ", "bold"), ("not known", DIM))
     ever, now, rate = total(found.functions), watch.change.all_functions, watch.change.rate
+    if not ever.calls:
+        return _line(width, ("Saved  ", "bold"), ("nothing yet: no memoized function was called", DIM))
     answered, lately = ever.calls - ever.misses, now.calls - now.misses
     shown = now if now.calls else ever
     return _line(
@@ -164,11 +173,11 @@ def _column(panes: Sequence[Pane], numbers: Sequence[int], view: View, width: in
 def _pane(pane: Pane, number: int, height: int, width: int, offset: int, *, focused: bool | None) -> list[Text]:
     made, rows = pane.table, pane.table.rows
     fit = table.fitted(made, width)
-    mark = "" if focused is None else f"{number + 1} "
-    title = f"{mark}{pane.title}"
     last = min(len(rows), offset + height - 1)
+    title = pane.name if focused is None else f"{number + 1} {pane.name}"
     if last - offset < len(rows):
-        title += f" ({offset + 1}-{last} of {len(rows)})"
+        title += f" {offset + 1}-{last}/{len(rows)}"
+    title += f": {pane.said}" if pane.said else ""
     style = "reverse bold" if focused else "bold cyan underline" if focused is not None else "bold"
     head = table.heading(made, fit, title, width, style)
     return [head, *(table.row(made, fit, cells, width) for cells in rows[offset:last])]

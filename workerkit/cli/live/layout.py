@@ -24,13 +24,9 @@ def shares(wanted: Sequence[int], height: int, focus: int | None) -> list[int]:
         if more > 0:
             lines[focus] += more
             left -= more
-    while left:
-        hungry = [i for i in shown if lines[i] < wanted[i] + 1]
-        if not hungry:
-            break
-        for i in hungry[:left]:
-            lines[i] += 1
-            left -= 1
+    while left and (hungry := [i for i in shown if lines[i] < wanted[i] + 1]):
+        lines[min(hungry, key=lambda i: (lines[i], i))] += 1
+        left -= 1
     return lines
 
 

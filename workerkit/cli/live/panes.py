@@ -21,9 +21,10 @@ UNKNOWN = "not known: its Redis cannot be read"
 
 
 class Pane(NamedTuple):
-    """A pane as it is drawn. Without rows its heading says all."""
+    """A pane as it is drawn: its name, what its heading says besides (all, where there are no rows), and its rows."""
 
-    title: str
+    name: str
+    said: str
     table: Table
 
 
@@ -51,18 +52,19 @@ def limits(watch: Watch, found: Snapshot, full: bool) -> Pane:
     admitted = sum(each.admitted for each in watch.change.limits.values())
     refused = sum(each.refused for each in watch.change.limits.values())
     rates = f"{text.rate(watch.change.rate(admitted))} ok/s, {text.rate(watch.change.rate(refused))} no/s"
-    return Pane(_said("Limits", found.limits, f"{_parked(found)} {rates}" if found.limits else "no limiter"), table)
+    said = f"{_parked(found)}{rates}" if found.limits else "no limiter"
+    return _pane("Limits", found.limits, said, table)
 
 
 def _parked(found: Snapshot) -> str:
     parked = found.parked
     if parked is None or not any((parked.waiting, parked.returning, parked.quarantined)):
         return ""
-    said = f"{text.count(parked.waiting)} parked,"
-    if parked.returning:
-        said += f" {text.count(parked.returning)} returning,"
+    said = f"{text.count(parked.waiting)} parked, "
     if parked.quarantined:
-        said += f" {text.count(parked.quarantined)} QUARANTINED,"
+        said += f"{text.count(parked.quarantined)} QUARANTINED, "
+    if parked.returning:
+        said += f"{text.count(parked.returning)} returning, "
     return said
 
 
@@ -190,8 +192,8 @@ def cache(watch: Watch, found: Snapshot, full: bool) -> Pane:
     for title, none in (("stale/s", "0"), ("failed/s", "0")):
         table = _lean(table, title, none=none)
     lately = change.all_functions if change.all_functions.calls else total(functions)
-    hits = f"{text.percent(lately.hit_rate)} hits"
-    return Pane(_said("Cache", found.functions, hits if rows else "no memoized function"), table)
+    hits = f"{text.percent(lately.hit_rate)} hits" if lately.calls else "no calls yet"
+    return _pane("Cache", found.functions, hits if rows else "no memoized function", table)
 
 
 def _spared(seconds: float | None) -> str:
@@ -214,7 +216,7 @@ def jobs(watch: Watch, found: Snapshot, full: bool) -> Pane:
     )
     board = found.jobs
     if board is None:
-        return Pane(_said("Jobs", None, ""), Table(columns, ()))
+        return _pane("Jobs", None, "", Table(columns, ()))
     rows = [_job_row(job, found.at) for job in (*board.stuck, *board.running, *board.failed)]
     counts, stuck = board.counts, f"{len(board.stuck)}{'+' if board.more else ''}"
     said = [f"{text.count(counts['RUNNING'])} running", f"{stuck} STUCK" if board.stuck else "0 stuck"]
@@ -224,7 +226,7 @@ def jobs(watch: Watch, found: Snapshot, full: bool) -> Pane:
         if counts[status]
     ]
     table = _lean(Table(columns, rows), "")
-    return Pane(_said("Jobs", board, ", ".join(said)), table)
+    return _pane("Jobs", board, ", ".join(said), table)
 
 
 def _job_row(job: JobInfo, at: float) -> list[Cell]:
@@ -272,7 +274,7 @@ def warmups(watch: Watch, found: Snapshot, full: bool) -> Pane:
     table = _lean(_lean(_lean(table, "missed", none="0"), "overlaps", none="0"), "")
     debt, late = sum(warm.debt for warm in known), sum(warm.late > LATE for warm in known)
     said = f"debt {text.count(debt)}, {late} late" if known else "no warmup"
-    return Pane(_said("Warmups", found.warmups, said), table)
+    return _pane("Warmups", found.warmups, said, table)
 
 
 def _warm_row(warm: Warm, at: float) -> list[Cell]:
@@ -316,17 +318,17 @@ def events(watch: Watch, found: Snapshot, full: bool) -> Pane:
         [Cell(clock(each.at), DIM), Cell(each.name, DIM), Cell(text.name(each.said), styles[each.level])]
         for each in reversed(watch.news)
     ]
-    return Pane("Events" if rows else "Events: none yet", Table(columns, rows))
+    return Pane("Events", "" if rows else "none yet", Table(columns, rows))
 
 
-def _said(title: str, known: object, said: str) -> str:
-    return f"{title}: {UNKNOWN if known is None else ' '.join(said.split())}"
+def _pane(title: str, known: object, said: str, table: Table) -> Pane:
+    return Pane(title, UNKNOWN if known is None else said, table)
 
 
-def _lean(table: Table, title: str, *, none: str = "-") -> Table:
+def _lean(table: Table, title: str, *, none: str = "") -> Table:
     """Without a column that says nothing in any row: the last of this title."""
     i = max(i for i, column in enumerate(table.columns) if column.title == title)
-    if i == 0 or any(row[i].text.strip() not in {"", none} for row in table.rows):
+    if i == 0 or any(row[i].text.strip() not in {"", "-", none} for row in table.rows):
         return table
     return Table([*table.columns[:i], *table.columns[i + 1 :]], [[*row[:i], *row[i + 1 :]] for row in table.rows])
 
