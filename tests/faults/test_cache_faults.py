@@ -307,7 +307,8 @@ def test_an_old_value_makes_up_for_a_failure_where_there_is_no_lease(fresh_serve
 
 @pytest.fixture
 def evicting(fresh_server):
-    fresh_server.cli("CONFIG", "SET", "maxmemory", "50mb", "maxmemory-policy", "allkeys-lru")
+    fresh_server.cli("CONFIG", "SET", "maxmemory", "50mb")
+    fresh_server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     return fresh_server
 
 

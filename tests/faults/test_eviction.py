@@ -40,7 +40,8 @@ def test_every_policy_that_evicts_is_refused(small_server):
 
 def test_a_policy_that_does_not_evict_or_no_memory_limit_is_accepted(small_server):
     assert Rig(small_server.url, guards=True).runner.call(charge("count")) == 1
-    small_server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", "0")
+    small_server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    small_server.cli("CONFIG", "SET", "maxmemory", "0")
     rig = Rig(small_server.url, guards=True)
     assert rig.runner.call(charge("count")) == 2
     assert rig.events == []

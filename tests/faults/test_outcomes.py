@@ -202,7 +202,8 @@ def test_a_busy_server_does_not_cost_a_reconnect_an_attempt(fresh_server):
 @pytest.mark.parametrize("side", ["sync", "aio"])
 def test_a_loading_server_is_waited_for_on_the_same_connection(fresh_server, side):
     fresh_server.cli("DEBUG", "POPULATE", 500)
-    fresh_server.cli("CONFIG", "SET", "key-load-delay", 500, "loading-process-events-interval-bytes", 1024)
+    fresh_server.cli("CONFIG", "SET", "key-load-delay", 500)
+    fresh_server.cli("CONFIG", "SET", "loading-process-events-interval-bytes", 1024)
     rig = Rig(f"{fresh_server.url}?db=1", timeout=5.0)
     rig.runner.call(command("SET", "key", "value"))
     loading = threading.Thread(target=fresh_server.cli, args=("DEBUG", "RELOAD"))

@@ -192,7 +192,8 @@ def test_eager_mode_waits_in_place(broker: Any) -> None:
 
 
 def test_worker_with_throttled_tasks_refuses_a_guard_store_that_evicts(broker: Any) -> None:
-    broker.server.cli("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    broker.server.cli("CONFIG", "SET", "maxmemory", "100mb")
+    broker.server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     worker = broker.worker("throttled", ready="workerkit_guard_eviction='warn'")
     assert worker.process.wait(20) != 0
     assert " ready." not in worker.output

@@ -122,6 +122,7 @@ def test_undecodable_tickets_are_kept_and_reported_once_and_hold_up_nobody(gated
     spoiled = {results[name].id for name in WRONG}
     gated.eventually(lambda: quarantined(gated).keys() == spoiled)
     assert gated.waitlist.count() == len(WRONG)
+    gated.eventually(lambda: gated.log.count("throttle.quarantine ") >= len(WRONG))  # told once it is done
     assert gated.log.count("throttle.quarantine ") == len(WRONG)
     again = results["no ticket"].id
     assert str(gated.waitlist.explain(again)).startswith("in quarantine: ")
