@@ -201,6 +201,7 @@ def loop(space: dict[str, Any]) -> Iterator[asyncio.Runner]:
                 kit.close()
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")  # dogpile.cache's, not ours
 @pytest.mark.parametrize("page", [page for page in EXAMPLES if parts(page)], ids=lambda page: page.stem)
 def test_page(page: Path, space: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     if page.name in BESIDE:
