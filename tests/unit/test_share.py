@@ -24,7 +24,7 @@ class Clocked:
     def __init__(self, *rates, concurrency=None, margin=0.0):
         self.now = 1000.0
         self.rates = rates
-        self.share = Share(rates, concurrency, lambda: self.now, margin=margin)
+        self.share = Share(rates, concurrency, clock=lambda: self.now, margin=margin)
         self.admitted = {}
 
     def ask(self, *costs, part="k", live=1):

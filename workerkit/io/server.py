@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import redis
 
@@ -17,8 +17,10 @@ from workerkit.core.clock import ServerClock
 from workerkit.core.events import GuardWarning, Hooks, StoreDown, StoreUp
 from workerkit.errors import GuardEvicts, StoreRefused, StoreUnavailable
 from workerkit.io.address import Address
-from workerkit.io.aiolink import AioLink
 from workerkit.io.link import Link, NotYet, greeting, passes
+
+if TYPE_CHECKING:
+    from workerkit.io.aiolink import AioLink
 
 CLOCK_AGE = 30.0  # seconds after which the server is asked for its time again, in the same write as the next Call
 Eviction = Literal["refuse", "warn"]
@@ -72,6 +74,8 @@ class Server:
 
     def aio_link(self) -> AioLink:
         """As `link`, for the running event loop."""
+        from workerkit.io.aiolink import AioLink
+
         return AioLink(self.address)
 
     def greeting(self) -> list[tuple[Word, ...]]:

@@ -89,8 +89,8 @@ class Share:
         self,
         rates: tuple[Rate, ...],
         concurrency: int | None,
-        clock: Callable[[], float] = time.monotonic,
         *,
+        clock: Callable[[], float] = time.monotonic,
         margin: float = 0.0,
     ) -> None:
         self._rates = rates

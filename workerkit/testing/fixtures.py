@@ -1,23 +1,10 @@
-"""Fixtures for pytest; `pytest_plugins = ["workerkit.testing.fixtures"]` in the topmost conftest.py brings them in."""
+"""The plugin's fixtures, for runs that load no plugins by themselves (PYTEST_DISABLE_PLUGIN_AUTOLOAD).
+
+`pytest_plugins = ["workerkit.testing.fixtures"]` in the topmost conftest.py brings them in.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from workerkit.testing.plugin import frozen_clock, workerkit_memory, workerkit_server, workerkit_valkey, zombie_drill
 
-import pytest
-
-from workerkit.testing.drill import FOLDER, ZombieDrill
-
-
-@pytest.fixture
-def zombie_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ZombieDrill]:
-    """A ZombieDrill that workers which the test starts take part in; they need `zombie_point(job)` in their task.
-
-    For workers that run already, set WORKERKIT_ZOMBIE_DRILL to a folder where they are started, and for the tests too.
-    """
-    folder = Path(os.environ.get(FOLDER) or tmp_path / "zombie")
-    monkeypatch.setenv(FOLDER, str(folder))
-    with ZombieDrill(folder) as drill:
-        yield drill
+__all__ = ["frozen_clock", "workerkit_memory", "workerkit_server", "workerkit_valkey", "zombie_drill"]

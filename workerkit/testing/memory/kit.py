@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from workerkit.api.engine import Engine
 from workerkit.api.kit import WorkerKit
 from workerkit.io.perloop import PerLoop
 from workerkit.io.server import PoolOptions
-from workerkit.testing.clock import Clock
+from workerkit.testing.clock import Clock, FrozenClock
+from workerkit.testing.frozen import frozen
 from workerkit.testing.memory.listener import MemoryAioListener, MemoryListener
 from workerkit.testing.memory.server import MemoryServer
 from workerkit.testing.memory.store import Store
@@ -29,12 +30,16 @@ def in_memory(kit: WorkerKit, *, clock: Clock | None = None) -> Iterator[Store]:
     """
     store = Store(clock)
     store.scripts  # noqa: B018 - it complains now of a Lua that is not installed
-    before = swap(kit.engine, store)
+    engine = kit.engine
+    before = swap(engine, store)
     try:
-        yield store
+        with frozen(engine, clock) if isinstance(clock, FrozenClock) else nullcontext():
+            try:
+                yield store
+            finally:
+                engine.flusher.flush()  # no count of this store reaches the other
     finally:
-        kit.engine.flusher.flush()  # no count of this store reaches the other
-        put_back(kit.engine, before)
+        put_back(engine, before)
 
 
 def swap(engine: Engine, store: Store) -> dict[str, Any]:
