@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 
 URL = os.environ.get("WORKERKIT_BENCH_URL", "redis://127.0.0.1:1/0").removesuffix("/0")
 
 app = Celery("_overhead_app", broker=f"{URL}/1", backend=f"{URL}/2")
 app.conf.update(worker_hijack_root_logger=False, broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1)
+
+
+if os.environ.get("WORKERKIT_BENCH_FREEZE"):
+
+    @signals.worker_init.connect
+    def freeze(**_: Any) -> None:
+        gc.collect()
+        gc.freeze()
 
 
 def profile(user_id: int) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def cells(row: Row) -> list[str]:
         extra = f"; computations {row.extra['computations']} : {row.extra['peer_computations']}"
     if "over" in row.extra:
         extra = f"; {row.extra['over']} over"
+    if "added" in row.extra:
+        extra = f"; {row.extra['added']:+.1f} {row.unit}"
     return [
         row.name,
         row.peer_name,

@@ -40,7 +40,7 @@ def test_outside_a_task_each_call_has_a_record_of_its_own(engine: Any) -> None:
     assert all(len(each) == 32 for each in ids)
     assert {each["owner"] for each in engine.store.records.values()} == {"acct"}
     assert {each["status"] for each in engine.store.records.values()} == {"SUCCESS"}
-    assert [event.what for event in engine.events] == ["began", "success"] * 2
+    assert [event.outcome for event in engine.events] == ["began", "success"] * 2
 
 
 def test_inside_a_task_the_record_is_the_tasks() -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from secrets import token_hex
 from time import monotonic
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from workerkit.api.counting import Counting
@@ -25,13 +26,15 @@ from workerkit.core.keys import Keys
 from workerkit.errors import DefinitionError, OutcomeUnknown, RateLimited, StoreError, StoreUnavailable
 from workerkit.limits.decision import Answer, Decision, Reservation
 from workerkit.limits.definition import Definition
-from workerkit.limits.headers import Advice
 from workerkit.limits.lease import Holder, Slot
 from workerkit.limits.limiter import LimitPolicy
 from workerkit.limits.room import Room
 from workerkit.limits.slots import Slots
 from workerkit.limits.tally import LONGEST
 from workerkit.limits.waiters import Waiters
+
+if TYPE_CHECKING:
+    from workerkit.limits.headers import Advice
 
 Down = (StoreUnavailable, OutcomeUnknown)
 HERE = "here"  # the owner of a place that this process has given itself

@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 
 from workerkit.api.flusher import Flusher
 from workerkit.api.host import Host, NoHost
-from workerkit.api.settings import Settings
 from workerkit.cache.entries import Entries
 from workerkit.cache.tags import Tags
 from workerkit.core.clock import ServerClock
@@ -27,6 +26,7 @@ from workerkit.waitlist.waitlist import Waitlist
 if TYPE_CHECKING:
     from workerkit.api.admissions import Admissions
     from workerkit.api.memo import Memo
+    from workerkit.api.settings import Settings
     from workerkit.api.tier import Tier
     from workerkit.io.aiolistener import AioListener
     from workerkit.io.aiorunner import AioRunner
@@ -40,10 +40,12 @@ _LEAD_TO_SERVERS = ("servers", "_clock", "runner", "aio_runner", "listener", "ai
 
 
 def preload() -> None:
-    """Load now what the first use would; nothing is read or opened."""
-    from workerkit.io import aiorunner, runner  # noqa: F401 - for their effect
+    """Load now what is otherwise loaded at its first use; nothing is read or opened."""
+    from workerkit.api import jobs, parked, recording, sessions, settings
+    from workerkit.io import aiorunner, runner
 
-    Settings.model_rebuild()
+    del jobs, parked, recording, sessions, aiorunner, runner  # loaded for their first use
+    settings.Settings.model_rebuild()
 
 
 class Engine:

@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from workerkit.api.cache import Cache
 from workerkit.api.engine import Engine
-from workerkit.api.jobs import Jobs
 from workerkit.api.limiter import Limiter
 from workerkit.api.memo import Memo
 from workerkit.api.memoize import Memoize, Memoized, memoize
 from workerkit.api.options import Options, Refresh, Text, Ttl
-from workerkit.api.parked import ParkedTasks
-from workerkit.api.recording import JobDecorator, job
-from workerkit.api.sessions import Sessions
-from workerkit.api.settings import Settings, load
 from workerkit.api.standin import WhenDown
 from workerkit.api.task import BoundTasks, KitTask, MemoTask, Tasks
 from workerkit.api.throttle import Throttle, throttle
@@ -41,6 +36,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from redis.asyncio import Redis as AioClient
 
+    from workerkit.api.jobs import Jobs
+    from workerkit.api.parked import ParkedTasks
+    from workerkit.api.recording import JobDecorator
+    from workerkit.api.sessions import Sessions
+    from workerkit.api.settings import Settings
     from workerkit.io.clients import Client
 
     P = ParamSpec("P")
@@ -78,6 +78,8 @@ class WorkerKit:
         self._glue = glue and glue(self, app, settings)
 
     def _load(self) -> Settings:
+        from workerkit.api.settings import load
+
         if self._glue is None:
             return load(self._given)
         settings = load(self._glue.settings())
@@ -101,16 +103,22 @@ class WorkerKit:
     @cached_property
     def waitlist(self) -> ParkedTasks:
         """The tasks that wait for their turn."""
+        from workerkit.api.parked import ParkedTasks
+
         return ParkedTasks(self.engine)
 
     @cached_property
     def jobs(self) -> Jobs:
         """Job records, from anywhere."""
+        from workerkit.api.jobs import Jobs
+
         return Jobs(self.engine)
 
     @cached_property
     def sessions(self) -> Sessions:
         """Sessions of a web application."""
+        from workerkit.api.sessions import Sessions
+
         return Sessions(self.engine)
 
     @property
@@ -307,6 +315,8 @@ class WorkerKit:
 
         Raises DefinitionError for an option that will not do, or a function with no parameter for the job.
         """
+        from workerkit.api.recording import job
+
         return job(
             self.engine,
             model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from workerkit.api.admissions import Admissions, Down
 from workerkit.api.engine import Engine
@@ -13,10 +13,12 @@ from workerkit.core.durations import Duration
 from workerkit.core.rates import parse_rates
 from workerkit.limits.decision import Decision, Reservation
 from workerkit.limits.definition import LEASE, Algorithm, Count, Definition, LeaseTokens
-from workerkit.limits.headers import Advice
 from workerkit.limits.lease import Slot
 from workerkit.limits.tally import KeyCount, LimitStats
 from workerkit.limits.usage import Usage
+
+if TYPE_CHECKING:
+    from workerkit.limits.headers import Advice
 
 
 class Limiter(Admissions):

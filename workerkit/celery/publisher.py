@@ -12,7 +12,6 @@ from celery.app import base
 from celery.backends.rpc import RPCBackend
 from kombu.exceptions import EncodeError
 from kombu.serialization import dumps, loads
-from pydantic import BaseModel
 
 from workerkit.celery.bounded import Bounded
 from workerkit.errors import DefinitionError
@@ -59,6 +58,8 @@ class Publisher:
         stay as they are.
         """
         task = self.task(wrapper)
+        from pydantic import BaseModel
+
         kept = (Task,) if _dump_options(task) is None else (Task, BaseModel)
         values = [*args, *kwargs.values()]
         try:
@@ -169,6 +170,8 @@ def _dump_options(task: Any) -> dict[str, Any] | None:
 
 
 def _plain(value: Any, dump: Mapping[str, Any]) -> Any:
+    from pydantic import BaseModel
+
     return value.model_dump(**dump) if isinstance(value, BaseModel) else value
 
 
