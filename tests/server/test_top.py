@@ -297,6 +297,26 @@ def test_a_server_that_is_down_is_an_error_that_says_so(fresh_server: RunningSer
             until(lambda: snapshot(kit) is None)
 
 
+def test_a_server_that_goes_while_it_is_read_leaves_no_half_a_snapshot(
+    kit: WorkerKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = kit.engine.runner
+    execute: Callable[..., Any] = runner._execute
+    for last in range(3):  # as many as there is nothing more to ask for
+        trips: list[int] = []
+
+        def limping(calls: Any, *rest: Any, last: int = last, trips: list[int] = trips) -> Any:
+            trips.append(1)
+            if len(trips) > last:
+                raise StoreUnavailable("gone")
+            return execute(calls, *rest)
+
+        monkeypatch.setattr(runner, "_execute", limping)
+        with pytest.raises(StoreUnavailable, match="gone"):
+            snapshot(kit)
+        assert len(trips) >= last + 1
+
+
 def test_a_user_who_may_not_ask_for_health_sees_all_the_rest(kit: WorkerKit, fresh_server: RunningServer) -> None:
     fresh_server.cli(
         *("ACL", "SETUSER", "kit", "on", ">pass", "~wk:*", "&wk:*", "-@all"),

@@ -12,7 +12,7 @@ from workerkit.api.kit import WorkerKit
 from workerkit.cache.ledger import Index, Ledger, merged
 from workerkit.core.call import PING, Call, as_is
 from workerkit.core.flow import Batch, Flow
-from workerkit.errors import StoreError
+from workerkit.errors import GuardEvicts, StoreError, StoreRefused
 from workerkit.jobs.index import Index as JobIndex
 from workerkit.top import jobs
 from workerkit.top.asking import Answers, ask
@@ -50,6 +50,8 @@ def looking(kit: WorkerKit) -> Flow[Snapshot]:
     except StoreError as error:
         if failed is not None:
             raise failed from None
+        if roles != ("cache",) and not isinstance(error, GuardEvicts | StoreRefused):
+            raise  # the one server has gone meanwhile: half a snapshot would be taken for news
         stores.append(ill(("guard",), servers["guard"], error))
     clock = servers["cache" if failed is None else "guard"].clock
     took = time.monotonic() - began

@@ -32,14 +32,14 @@ def limits(watch: Watch, found: Snapshot, full: bool) -> Pane:
     """What limiters have left, and who waits for them; in `full` each of their rates, and everybody."""
     columns = (
         Column("", least=12, right=False, grows=True),
-        Column("", rank=5, least=8, right=False, prose=True),
-        Column("", rank=4, width=8, right=False),
+        Column("", rank=4, least=6, right=False, prose=True),
+        Column("", rank=2, width=8, right=False),
         Column("left", width=6),
-        Column("slots", rank=2),
+        Column("slots", rank=3),
         Column("ok/s", rank=1, width=5),
         Column("no/s", rank=1, width=5),
         Column("waits", width=5),
-        Column("", rank=3, least=12, right=False, prose=True),
+        Column("", rank=5, least=16, right=False, prose=True),
     )
     known = [(limit, key) for limit in found.limits or () for key in (limit.keys or (None,))]
     known.sort(key=lambda each: (*_urgency(each[1]), each[0].name))
