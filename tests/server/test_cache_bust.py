@@ -40,6 +40,15 @@ def test_all_entries_of_the_function_are_gone_and_no_others(kit):
     assert (reads.reads, price.memo.stats().misses) == (2501, 2501), "its counts stay"
 
 
+def test_a_lease_goes_and_is_no_entry(kit):
+    price, _ = made(kit)
+    key, _ = price.memo.place((1,), {})
+    with kit.client() as client:
+        client.set(key.lease, "c123", ex=60)
+        assert price.memo.bust() == 0
+        assert client.get(key.lease) is None
+
+
 def test_entries_of_another_version_go_too_once_its_counts_are_in(kit, redis_url):
     with WorkerKit(url=redis_url, hooks=[]) as elsewhere:
         old, _ = made(elsewhere, version=1)

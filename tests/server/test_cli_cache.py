@@ -96,6 +96,7 @@ def test_one_call_explained(shop: Shop) -> None:
         ("Unknown", "7", 7),
         (object(), "7", 7),
         (Any, "a=b", "a=b"),
+        (Any, "it", "it"),
     ],
 )
 def test_a_word_is_what_the_annotation_says(shop: Shop, hint: Any, word: str, value: Any) -> None:
@@ -141,6 +142,8 @@ def test_names_that_are_wrong_list_what_there_is_the_likeliest_first(shop: Shop)
     assert shop.refused("cache", "explain", "shop.profil", "7", status=1) == (
         "there is no memoized function 'shop.profil'; there are: shop.profile, shop.aardvark"
     )
+    assert shop.refused("cache", "explain", "zzz", "7", status=1).endswith("there are: shop.aardvark, shop.profile")
+    assert "there is no" in shop.refused("cache", "explain", "rofile", "7", status=1)
     memoized(shop, profile, "old.profile")
     assert shop.refused("cache", "explain", "profile", "7") == (
         "profile may be shop.old.profile or shop.profile; write it in full"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 from tests.rig import until
 from tests.server.cli_rig import Shop, rows
 from workerkit import Job
+from workerkit.cli import jobs
 from workerkit.errors import JobCancelled
 
 
@@ -57,11 +58,13 @@ def test_jobs_newest_first(shop: Shop) -> None:
     assert [each["id"] for each in shop.json("jobs", "ls", "--most", "2")] == ["third", "second"]
 
 
-def test_more_jobs_than_a_page_has(shop: Shop) -> None:
+def test_more_jobs_than_a_page_has(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MOST", 5)
     for number in range(12):
         begin(shop, f"job-{number}")
-    found = shop.json("jobs", "ls", "--most", "1500")
-    assert [each["id"] for each in found] == [f"job-{number}" for number in reversed(range(12))]
+    for most in (11, 100):
+        found = shop.json("jobs", "ls", "--most", str(most))
+        assert [each["id"] for each in found] == [f"job-{number}" for number in reversed(range(12))][:most]
 
 
 def test_stuck_and_lost_ones(shop: Shop) -> None:

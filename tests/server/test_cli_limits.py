@@ -96,6 +96,7 @@ def test_one_key(shop: Shop, stripe: Limiter) -> None:
     stripe.learn("acct_7", Advice(30.0, False, (), ()))
     shop.kit.engine.runner.call(stripe.waiters.note(stripe.part("acct_7"), "worker-1:47 shop.export", 60.0))
     shop.park("waits", stripe, "acct_7")
+    shop.park("too", stripe, "acct_8")
     first, header, hour, day, who = shop("limits", "show", "stripe", "--key", "acct_7").splitlines()
     assert first.startswith("stripe/acct_7: paused for ")
     assert first.endswith("s, set at run time, 0 of 20 slots held, 1 task parked")

@@ -47,9 +47,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run it. A reader that has gone (`| head`) ends it as the shell's own commands."""
         try:
-            answer = self.answer(ctx)
-            sys.stdout.flush()
-            return answer
+            return self.answer(ctx)
         except WorkerKitError as error:
             raise Refusal(str(error)) from None
         except KeyboardInterrupt:
