@@ -94,7 +94,7 @@ def floors(requirements: Sequence[str]) -> dict[str, str]:
     """The lower bound of each requirement, by canonical name."""
     found = {}
     for each in requirements:
-        bound = re.search(r">=\s*([\w.]+)", each.partition(";")[0])
+        bound = re.search(r">=\s*([\w.]+)", each)
         if not bound:
             raise SystemExit(f"pyproject.toml: {each!r} has no lower bound, so it has no oldest version to be tested")
         found[canonical(each)] = bound[1]

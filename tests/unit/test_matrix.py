@@ -161,7 +161,7 @@ def test_an_environment_is_made_once_and_again_when_it_would_differ(monkeypatch,
 
 
 def test_a_cell_that_cannot_be_set_up_has_failed_and_says_why(monkeypatch, machine, capsys):
-    said = "import sys; print('Looking'); print('ERROR: no such wheel'); sys.exit(1)"
+    said = "import sys; print('Looking'); print('ERROR: no such wheel'); print('a notice'); sys.exit(1)"
     monkeypatch.setattr(matrix, "install", lambda cell, python, folder: matrix.run(sys.executable, "-c", said))
     assert machine("3.12") == 1
     assert capsys.readouterr().out.splitlines()[-1].strip() == "ERROR: no such wheel"
