@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
 from workerkit import WorkerKit
 from workerkit.errors import StoreUnavailable
+from workerkit.testing.memory.commands.registry import COMMANDS
 from workerkit.testing.memory.kit import in_memory
 
 NOWHERE = "unix:///nowhere/at/all.sock"
@@ -100,3 +103,10 @@ def test_redis_pys_clients_are_on_the_memory_too(kit):
 def test_a_command_that_it_does_not_have_is_named(kit):
     with in_memory(kit), pytest.raises(Exception, match="unknown command 'GEOADD': workerkit's memory has no such"):
         kit.client().execute_command("GEOADD", "k", 1, 1, "m")
+
+
+def test_the_page_lists_the_commands_there_are():
+    page = (Path(__file__).parents[2] / "docs/reference/testing.md").read_text()
+    listed = page.partition("few more:")[2].partition("Any other")[0].replace("CLIENT SETNAME", "CLIENT")
+    there = {name.decode() for name in COMMANDS} - {"DUMP", "SADD"}  # those are tests' own
+    assert set(re.findall("`(.+?)`", listed)) - {"WATCH"} == there | {"MULTI", "EXEC", "DISCARD"}

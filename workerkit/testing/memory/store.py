@@ -117,12 +117,16 @@ class Store:
         return there
 
     def clear(self) -> None:
-        self._values.clear()
-        self._expiries.clear()
-        self._all_gone = True
+        """Forget everything."""
+        with self.turn():
+            self._values.clear()
+            self._expiries.clear()
+            self._all_gone = True
 
     def all_keys(self) -> list[bytes]:
-        return [key for key in list(self._values) if self.find(key) is not None]
+        """The keys that are there."""
+        with self.turn():
+            return [key for key in list(self._values) if self.find(key) is not None]
 
     def _forget(self, key: bytes) -> None:
         del self._values[key]
