@@ -17,15 +17,15 @@ from workerkit.testing.servers import RunningServer
 # Modules whose tests run on the memory too; tests that are `real`, or cut the wire, need their server.
 ON_MEMORY = {
     *("test_bad_entries", "test_cache_early", "test_cache_guarantees", "test_cache_invalidation"),
-    *("test_cache_windows", "test_demand", "test_job_data", "test_job_list", "test_job_poison", "test_job_progress"),
+    *("test_cache_windows", "test_job_data", "test_job_list", "test_job_poison", "test_job_progress"),
     *("test_job_watch", "test_jobs", "test_l1", "test_limit_slots", "test_limit_tally", "test_limits", "test_memoize"),
     *("test_parked", "test_sessions", "test_ticks", "test_waitlist", "test_waitlist_entered", "test_waitlist_keys"),
-    *("test_waitlist_room", "test_warm_budget", "test_warm_hot", "test_warm_runs", "test_warm_steady", "test_warmup"),
+    *("test_warm_runs", "test_warm_steady", "test_warmup"),
 }
 AT_LENGTH = {  # the same, of which only the heavy run has the time
     *("test_cache_machine", "test_exact_property", "test_fixed_property", "test_gcra_property", "test_job_machine"),
     *("test_learning_property", "test_settlement_property", "test_waitlist_fairness", "test_waitlist_machine"),
-    "test_window_property",
+    *("test_demand", "test_waitlist_room", "test_warm_budget", "test_warm_hot", "test_window_property"),
 }
 
 
@@ -35,7 +35,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if metafunc.definition.get_closest_marker("real") or "proxied" in metafunc.fixturenames:
         return
-    marks = [pytest.mark.heavy, pytest.mark.timeless] if module in AT_LENGTH else []
+    marks = [pytest.mark.heavy] if module in AT_LENGTH else []
+    marks += [pytest.mark.timeless] if module in AT_LENGTH and not module.startswith("test_warm") else []
     metafunc.parametrize(
         "redis_server", ["server", pytest.param("memory", marks=marks)], indirect=True, scope="session"
     )
