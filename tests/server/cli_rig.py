@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,12 @@ from workerkit.waitlist.line import Line, Place
 from workerkit.waitlist.ticket import Ticket
 
 HOUR_US = 3_600_000_000
+
+
+def runner(width: int = 80) -> CliRunner:
+    """Runs commands in this process, and keeps stderr apart, which click before 8.2 does when it is told to."""
+    apart: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+    return CliRunner(env={"COLUMNS": str(width)}, **apart)
 
 
 class Shop:
@@ -40,7 +47,7 @@ class Shop:
 
     def run(self, *words: str) -> Result:
         obj = SimpleNamespace(app=self.app)
-        return CliRunner(env={"COLUMNS": str(self.width)}).invoke(workerkit, words, obj=obj)
+        return runner(self.width).invoke(workerkit, words, obj=obj)
 
     def __call__(self, *words: str, status: int = 0) -> str:
         """What it prints."""

@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner
 
-from tests.server.cli_rig import Shop, rows
+from tests.server.cli_rig import Shop, rows, runner
 from workerkit import bench
 from workerkit.cli import bench as command
 from workerkit.cli import main
@@ -33,7 +32,7 @@ def test_each_kind_of_call_is_measured_and_nothing_stays(shop: Shop, redis_serve
 
 
 def test_a_url_needs_no_app(redis_url: str) -> None:
-    done = CliRunner(env={"COLUMNS": "80"}).invoke(main.main, ["bench", "--url", redis_url, "--seconds", "0.1"])
+    done = runner().invoke(main.main, ["bench", "--url", redis_url, "--seconds", "0.1"])
     assert (done.exit_code, done.stderr) == (0, "")
     header, *lines = rows(done.stdout)
     assert header == ["calls", "p50", "p99", "a second"]
@@ -52,7 +51,7 @@ def test_without_a_redis_it_says_so(shop: Shop) -> None:
     assert "redis://localhost:1/0 (workerkit_redis_url) cannot be reached" in shop.refused(
         "bench", "--url", "redis://localhost:1/0"
     )
-    done = CliRunner().invoke(main.main, ["bench"])
+    done = runner().invoke(main.main, ["bench"])
     assert (done.exit_code, done.stdout, "write --url" in done.stderr) == (2, "", True)
 
 

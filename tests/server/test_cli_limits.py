@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from click.testing import CliRunner
 
-from tests.server.cli_rig import Shop, rows
+from tests.server.cli_rig import Shop, rows, runner
 from workerkit.api.limiter import Limiter
 from workerkit.cli import main
 from workerkit.limits.headers import Advice, Budget
@@ -225,5 +224,5 @@ def test_a_store_that_is_down_is_one_line(shop: Shop) -> None:
 
 
 def test_without_an_app_it_says_what_to_write() -> None:
-    done = CliRunner().invoke(main.main, ["limits", "ls"])
+    done = runner().invoke(main.main, ["limits", "ls"])
     assert (done.exit_code, done.stderr) == (2, "workerkit: of which app? write workerkit -A shop ..., as for celery\n")

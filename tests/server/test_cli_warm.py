@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from tests.rig import at_once
+from tests.server.cli_rig import runner
 from workerkit import WorkerKit
 from workerkit.cli import warmrun
 from workerkit.cli.plugin import workerkit
@@ -55,7 +56,7 @@ class Shop:
 
     def run(self, *words: str) -> Result:
         obj = SimpleNamespace(app=self.app)
-        return CliRunner(env={"COLUMNS": "80"}).invoke(workerkit, ["warm", *words], obj=obj)
+        return runner().invoke(workerkit, ["warm", *words], obj=obj)
 
     def json(self, *words: str, status: int = 0) -> Any:
         return json.loads(self(*words, "--json", status=status))
