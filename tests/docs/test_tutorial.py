@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+# Beside the tutorials a how-to that makes a project of its own.
+TUTORIALS = [*sorted((ROOT / "docs" / "tutorials").glob("*.md")), ROOT / "docs" / "how-to" / "test-on-real-workers.md"]
 PATIENCE = 60.0  # seconds for anything that is waited for
 
 _BLOCK = re.compile(
@@ -115,7 +116,7 @@ def with_free_ports(page: str) -> str:
     free = {port: str(each.getsockname()[1]) for port, each in zip(ports, held, strict=True)}
     for each in held:
         each.close()
-    page = re.sub(r"^workerkit server$", f"workerkit server --port {free['6379']}", page, flags=re.MULTILINE)
+    page = re.sub(r"^workerkit server$", f"workerkit server --port {free.get('6379', '')}", page, flags=re.MULTILINE)
     page = re.sub(r"(?<=127\.0\.0\.1\", )\d+", lambda port: free[port[0]], page)
     return _PORT.sub(lambda port: free[port[0]], page)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from celery import Celery
 from pydantic import BaseModel
 from redis import Redis
 
 from workerkit import Job, WorkerKit
+from workerkit.celery.host import AWAITED
 
 LIMIT = 2  # calls of one cell ...
 WINDOW = 0.3  # ... in any so many seconds
@@ -42,8 +45,8 @@ class Asked(NamedTuple):
     at: float
     inside: int
     value: int
-    task_id: str
-    root: str
+    task_id: str | None
+    root: str | None
     parent: str | None
 
 
@@ -54,16 +57,25 @@ class Api:
         self.redis = Redis.from_url(url, decode_responses=True)
 
     def ask(self, name: str, value: int) -> None:
-        request = app.current_worker_task.request
+        request = _request()
         inside = self.redis.incr(f"inside {name}")
         seconds, micros = self.redis.time()
-        note = Asked(seconds + micros / 1e6, inside, value, request.id, request.root_id, request.parent_id)
+        ids = (request.id, request.root_id, request.parent_id) if request else (None, None, None)
+        note = Asked(seconds + micros / 1e6, inside, value, *ids)
         self.redis.rpush(f"calls {name}", json.dumps(note))
         self.redis.decr(f"inside {name}")
 
     def calls(self, name: str) -> list[Asked]:
         """In the order of their time."""
         return sorted(Asked(*json.loads(note)) for note in self.redis.lrange(f"calls {name}", 0, -1))
+
+
+def _request() -> Any:
+    """The worker's; None in a coroutine that another task's function calls, where Celery has lost sight of it."""
+    awaited = AWAITED.get()
+    if awaited is None:
+        return app.current_worker_task.request
+    return awaited.current and awaited.current.request
 
 
 def work(call: Call, add: int) -> Call:
@@ -111,3 +123,53 @@ def stacked(job: Job[Step], call: Call, add: int = 0) -> Call:
     found = work(call, add)
     job.update(value=found[1])
     return found
+
+
+@kit.task
+@throttled
+@recorded
+async def coroutine(job: Job[Step], call: Call, add: int = 0) -> Call:
+    found = work(call, add)
+    await job.aio.update(value=found[1])
+    return found
+
+
+doors = kit.limiter("doors", "1000/s", concurrency=1, name_keys=True)
+
+
+BORN = str(uuid4())  # of this very worker, wherever it runs
+
+
+@app.task
+def place() -> str:
+    return BORN
+
+
+@app.task
+@memoized
+def origin(name: str) -> str:
+    return BORN
+
+
+@app.task
+@kit.throttle(doors, key="{key}")
+def behind(key: str) -> str:
+    return key
+
+
+@app.task
+def drain() -> int:
+    return kit.waitlist.drain("doors")
+
+
+@app.task(soft_time_limit=1)
+@kit.throttle(doors, key="{key}")
+def endless(key: str) -> None:
+    time.sleep(60)
+
+
+@app.task
+@memoized
+@kit.throttle(kit.limiter("scarce", "2/h"), key=cell)
+def scarce(call: Call) -> Call:
+    return work(call, 0)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
 from pytest_celery import CeleryTestBackend, CeleryTestBroker, CeleryTestSetup, CeleryTestWorker
+from pytest_docker_tools import build
 
 from tests.nodes.matrix import Matrix
+from tests.worker.conftest import eventually
 
+__all__ = ["eventually"]  # a fixture
+
+ROOT = Path(__file__).parents[2]
 POOLS = ("prefork", "threads", "gevent", "solo")
 # A node takes seconds to start, and no clock decides its tests.
 BROKERS = ("redis", pytest.param("rabbitmq", marks=[pytest.mark.heavy, pytest.mark.timeless]))
 _matrices = pytest.StashKey[dict[tuple[str, str], Matrix]]()
+
+if os.environ.get("WORKERKIT_NODES") == "docker":
+    celery_base_worker_image = build(path=str(ROOT), dockerfile="tests/nodes/Dockerfile", tag="workerkit/nodes:test")
 
 
 @pytest.fixture(scope="session")
@@ -111,9 +122,29 @@ def matrix(request: pytest.FixtureRequest, broker_kind: str, pool: str) -> Matri
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     """A cell that failed, and runs again because the machine stalled, runs on a new matrix."""
     report: Any = yield
+    where = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]  # a Function's
+    if where and {"broker_kind", "pool"} <= where.keys():
+        report.user_properties.append(("node", (where["broker_kind"], where["pool"])))
     if report.failed and "matrix" in getattr(item, "fixturenames", ()):
         item.config.stash[_matrices].clear()
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many of the tests above passed and failed, by broker and pool."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            node = dict(getattr(report, "user_properties", ())).get("node")
+            if node and (report.when == "call" or outcome != "passed"):
+                counts[(*node, "passed" if outcome == "passed" else "failed")] += 1
+    if not counts:
+        return
+    terminalreporter.section("the Celery suite: counts by broker and pool")
+    terminalreporter.write_line(f"{'':10}" + "".join(f"{pool:>20}" for pool in POOLS))
+    for broker in dict.fromkeys(broker for broker, _, _ in sorted(counts, reverse=True)):
+        cells = (f"{counts[broker, pool, 'passed']} passed, {counts[broker, pool, 'failed']} failed" for pool in POOLS)
+        terminalreporter.write_line(f"{broker:10}" + "".join(f"{cell:>20}" for cell in cells))

@@ -14,7 +14,7 @@ from celery.result import GroupResult
 from tests.nodes import app as project
 from workerkit.jobs.record import JobInfo
 
-LAYERS = ("plain", "memoize", "throttle", "job", "stacked")
+LAYERS = ("plain", "memoize", "throttle", "job", "stacked", "coroutine")
 VALUES = (0, 1, 2, 0, 1, 2)
 PATIENCE = 60.0  # seconds for all cells of a worker
 

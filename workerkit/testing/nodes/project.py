@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.utils import find_app
+from kombu import pools
 from pytest_celery import CeleryTestSetup, CeleryWorkerContainer
 
 _CONTENT = {
@@ -73,12 +74,13 @@ def celery_setup_app(
     }).items():  # fmt: skip
         monkeypatch.setenv(name, value)
     if celery_project is None:
-        yield celery_setup_cls.create_setup_app(celery_setup_config, celery_setup_name)
-        return
-    app = find_app(celery_project)
-    celery_setup_cls.update_app_config(app)
-    _forget_servers(app)
+        app: Any = celery_setup_cls.create_setup_app(celery_setup_config, celery_setup_name)
+    else:
+        app = find_app(celery_project)
+        celery_setup_cls.update_app_config(app)
+        _forget_servers(app)
     yield app
+    pools.reset()  # of this process: no other test shall get a connection that a broker's end has broken
     _forget_servers(app)
 
 

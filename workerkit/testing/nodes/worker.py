@@ -78,8 +78,8 @@ class WorkerProcess(Process, CeleryWorkerContainer):
 
     def ready(self) -> bool:
         until = time.monotonic() + BOOT
-        while self.ready_prompt not in self._bytes()[self._began :].decode(errors="replace"):
-            if not self.pid or time.monotonic() > until:
+        while self.pid and self.ready_prompt not in self._bytes()[self._began :].decode(errors="replace"):
+            if time.monotonic() > until:
                 raise StoreUnavailable(f"{self.name} is not ready after {BOOT:g} s:\n{self._end_of_log()}")
             time.sleep(_POLL)
         return True
@@ -162,6 +162,8 @@ class WorkerProcess(Process, CeleryWorkerContainer):
 
     def _purge(self) -> None:
         """What another test has left in its queues is not for this one's worker."""
+        if not self.broker:
+            return
         with Connection(self.broker) as link:
             channel: Any = link.default_channel  # the stubs know only what all transports have
             for queue in self.worker_queue().split(","):
