@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from pytest_celery import CeleryTestBackend, CeleryTestBroker, CeleryTestSetup, CeleryTestWorker
+from pytest_celery import CeleryTestBackend, CeleryTestBroker, CeleryTestSetup
 from pytest_docker_tools import build
 
 from tests.nodes.matrix import Matrix
@@ -56,11 +56,6 @@ def celery_broker(request: pytest.FixtureRequest, broker_kind: str, require: Cal
 @pytest.fixture
 def celery_backend(celery_redis_backend: CeleryTestBackend) -> CeleryTestBackend:
     return celery_redis_backend
-
-
-@pytest.fixture
-def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
-    return celery_setup_worker
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from celery import Celery
 from celery.app.utils import find_app
 from kombu import pools
-from pytest_celery import CeleryTestSetup, CeleryWorkerContainer
+from pytest_celery import CeleryTestSetup, CeleryTestWorker, CeleryWorkerContainer
 
 _CONTENT = {
     "app_module": "app_module",
@@ -25,6 +25,13 @@ _CONTENT = {
 def celery_project() -> str | None:
     """What stands behind `celery -A` for the app under test; None for pytest-celery's own app with its test tasks."""
     return None
+
+
+@pytest.fixture
+def celery_worker(celery_setup_worker: CeleryTestWorker) -> CeleryTestWorker:
+    """The one kind of worker there is. Not by name at run time, as in pytest-celery: what it is made of may then have
+    parameters, such as a pool."""
+    return celery_setup_worker
 
 
 @pytest.fixture
