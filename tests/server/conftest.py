@@ -23,8 +23,8 @@ ON_MEMORY = {
     *("test_warm_runs", "test_warm_steady", "test_warmup"),
 }
 AT_LENGTH = {  # the same, of which only the heavy run has the time
-    *("test_cache_machine", "test_exact_property", "test_fixed_property", "test_gcra_property", "test_job_machine"),
-    *("test_learning_property", "test_settlement_property", "test_waitlist_fairness", "test_waitlist_machine"),
+    *("test_cache_machine", "test_exact_property", "test_fixed_property", "test_gcra_property"),
+    *("test_learning_property", "test_settlement_property", "test_waitlist_fairness"),
     *("test_demand", "test_waitlist_room", "test_warm_budget", "test_warm_hot", "test_window_property"),
 }
 

@@ -173,3 +173,12 @@ def test_after_the_block_time_is_the_machines_again(clock):
 def test_a_time_that_will_not_do_is_refused(at):
     with pytest.raises(DefinitionError, match="FrozenClock"):
         FrozenClock(at)
+
+
+def test_a_key_expires_after_its_last_millisecond(kit, clock):
+    client = kit.client()
+    client.set("a", 1, px=1000)
+    clock.advance(1.0)
+    assert client.pttl("a") == 0
+    clock.advance(0.001)
+    assert client.pttl("a") == -2
