@@ -122,9 +122,9 @@ def with_free_ports(page: str) -> str:
 
 
 def lines(varies: str | None) -> Callable[[str], list[str]]:
-    """A text's lines, with what varies replaced by dots."""
+    """A text's lines, with what varies replaced by dots, and spaces by one: columns are as wide as what is in them."""
     pattern = re.compile("|".join(f"(?:{each})" for each in (varies or "(?!)").split(" | ")))
-    return lambda text: [pattern.sub("...", line.rstrip()) for line in text.splitlines()]
+    return lambda text: [pattern.sub("...", " ".join(line.split())) for line in text.splitlines()]
 
 
 @pytest.mark.worker
