@@ -205,7 +205,8 @@ def test_a_key_that_fails_is_told_with_its_line(shop: Shop) -> None:
 def test_text_of_the_user_steers_no_terminal(shop: Shop) -> None:
     memoized(shop, text, "[red]\x1b]0;x\x07", tags=["{sku}"])
     for words in (["ls"], ["explain", "[red]\x1b]0;x\x07", "\x1b[31m[bold]\u202e"], ["explain", "\x1b"]):
-        told = shop.run("cache", *words).output
+        done = shop.run("cache", *words)
+        told = done.stdout + done.stderr
         assert not {"\x1b", "\x07", "\u202e"} & set(told)
         assert "\\x1b" in told
     assert "[bold]\\u202e" in shop("cache", "explain", "[red]\x1b]0;x\x07", "\x1b[31m[bold]\u202e")
