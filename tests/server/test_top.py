@@ -176,6 +176,7 @@ def test_jobs_run_are_stuck_or_have_failed(kit: WorkerKit, redis_server: Running
     running.progress(3, 10, "reading")
     jobs.begin("s", Import, task="shop.load")
     silent(redis_server, "s")
+    redis_server.cli("ZINCRBY", "wk:j:{jobs:index}:alive", -600_000, "r")  # the index has not heard of it: not stuck
     jobs.begin("f", Import, task="shop.load").fail(ValueError("no"))
     jobs.begin("d", Import, task="shop.load").finish()
     board = snapshot(kit).jobs

@@ -217,6 +217,7 @@ def test_redis_being_down_is_said_with_the_reason_and_the_age_of_the_figures(wat
     seen = "\n".join(drawn(watch, 80, 24, now=9.0))
     assert "Redis DOWN for 6.0s, the figures are 8.0s old" in seen
     assert "redis://db:6379/1 cannot be reached: refused" in seen
+    assert "tried again" not in seen  # which is no reason
     assert "stripe acct_7" in seen
     assert "round trip" not in seen
     watch.took(made(NOW + 20, 3), 10.0)
