@@ -116,7 +116,7 @@ class Terminal:
         self.forget()
 
     def _take(self) -> None:
-        tty.setcbreak(self._input)
+        tty.setcbreak(self._input, termios.TCSADRAIN)  # what was typed meanwhile is not lost
         self._console.set_alt_screen(True)
         self._console.show_cursor(False)
 
