@@ -160,7 +160,10 @@ def missing(what: str, name: str, known: Iterable[str]) -> NotFound:
 def apart() -> Iterator[None]:
     """Meanwhile what the app's own code prints, and logs, goes to stderr."""
     with redirect_stdout(sys.stderr):
-        yield
+        try:
+            yield
+        finally:
+            sys.stderr.flush()  # before the answer
 
 
 def plain(text: object) -> str:
