@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from tests.rig import until
 from workerkit import WorkerKit
 from workerkit.core.events import CacheTrouble, Event
-from workerkit.errors import CodecError, DefinitionError, EncodingError, StoreError
+from workerkit.errors import CodecError, DefinitionError, EncodingError, RateLimited, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -615,6 +615,19 @@ def test_a_call_that_is_put_off_counts_when_it_comes_back(redis_url: str) -> Non
     with kit:
         stats = later.memo.stats()
     assert (stats.misses, stats.computations, stats.calls) == (2, 2, 2)  # that of the error, and the value
+
+
+def test_what_the_limit_refused_was_not_computed(kit: WorkerKit) -> None:
+    @kit.memoize("1m")
+    @kit.throttle(kit.limiter("once", "1/h"))
+    def once(n: int) -> int:
+        return n
+
+    assert once(1) == 1
+    with pytest.raises(RateLimited):
+        once(2)
+    stats = once.memo.stats()
+    assert (stats.misses, stats.computations) == (2, 1)
 
 
 def _or_none(act: Any) -> Any:

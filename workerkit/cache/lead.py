@@ -84,13 +84,13 @@ class Lead(Generic[V]):
             return instead
 
     def _compute(self) -> Flow[Any]:
-        """What the function gives. A computation that is put off, as a throttled one is, counts when it comes back."""
+        """What the function gives. Counted unless its limit did not let it begin, or put it off: it comes back."""
         ledger = self._policy.ledger
         ledger.computations += 1
         try:
             return (yield from self._work.compute(self._computation))
         except Exception as error:
-            ledger.computations -= self._policy.terms.put_off(error)
+            ledger.computations -= isinstance(error, RateLimited) or self._policy.terms.put_off(error)
             raise
 
     def _seal(self) -> Seal:
