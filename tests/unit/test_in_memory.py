@@ -110,3 +110,32 @@ def test_the_page_lists_the_commands_there_are():
     listed = page.partition("few more:")[2].partition("Any other")[0].replace("CLIENT SETNAME", "CLIENT")
     there = {name.decode() for name in COMMANDS} - {"DUMP", "SADD"}  # those are tests' own
     assert set(re.findall("`(.+?)`", listed)) - {"WATCH"} == there | {"MULTI", "EXEC", "DISCARD"}
+
+
+def test_tokens_taken_ahead_end_with_their_block(kit):
+    limiter = kit.limiter("api", "10/h", lease_tokens=5)
+    with in_memory(kit):
+        assert limiter.try_acquire().allowed
+    with in_memory(kit):
+        assert [limiter.try_acquire().allowed for _ in range(11)] == [*[True] * 10, False]
+
+
+def test_what_is_kept_in_the_process_hears_of_every_change(kit):
+    calls = []
+
+    @kit.memoize("1h", l1=True)
+    def fn():
+        calls.append(1)
+
+    with in_memory(kit):
+        fn()
+        fn()
+        fn()
+        assert len(calls) == 1
+        kit.client().flushall()
+        fn()
+        assert len(calls) == 2
+        fn()
+        kit.client().delete(*kit.client().keys("*:v"))
+        fn()
+        assert len(calls) == 3
