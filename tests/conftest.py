@@ -11,6 +11,7 @@ import functools
 import gc
 import inspect
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -36,6 +37,10 @@ pytest_plugins = ["workerkit.testing.nodes"]
 if "mix_stderr" in inspect.signature(CliRunner).parameters:
     # Before 8.2 click mixes what a command prints with its errors unless told not to; later versions never do.
     CliRunner.__init__ = functools.partialmethod(CliRunner.__init__, mix_stderr=False)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell has it for what it starts in the background. Commands that the tests start would ignore Ctrl+C, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SERVER_FIXTURES = {
     "main_kind",

@@ -16,6 +16,12 @@ from workerkit.errors import DefinitionError, StoreRefused
 KEPT = ("--appendonly", "yes")
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No task of another app: what other tests' modules share with every app of the process is not judged here."""
+    monkeypatch.setattr("celery._state._on_app_finalizers", set())
+
+
 @pytest.fixture
 def server(private_server):
     return private_server(args=KEPT)

@@ -10,6 +10,8 @@ import time
 import pytest
 
 from tests.rig import Rig, aio_until, at_once, command, get
+from workerkit import WorkerKit
+from workerkit.errors import StoreUnavailable
 from workerkit.io.pool import Pool
 from workerkit.io.server import PoolOptions
 
@@ -233,3 +235,15 @@ def test_no_alarm_outlives_its_call(redis_url):
         return [alarm for alarm in asyncio.get_running_loop()._scheduled if not alarm.cancelled()]
 
     assert asyncio.run(story()) == []
+
+
+def test_a_kit_that_cannot_be_opened_says_which_store(fresh_server):
+    kit = WorkerKit(url=fresh_server.url, hooks=[])
+    fresh_server.kill()
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        kit.open()
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        asyncio.run(kit.aio.open())
+    fresh_server.restart()
+    with kit:
+        assert kit.ping() > 0

@@ -46,7 +46,8 @@ def test_a_soft_time_limit_in_the_middle_of_a_loop_of_calls(app: Any) -> None:
         app.overrun_for_good.delay().get(timeout=20)
     after = app.checked.delay().get(timeout=20)
     assert after["pid"] == found["pid"]
-    assert (after["wrong"], after["in_use"], after["depth"], after["size"]) == (0, 0, 0, 1)
+    assert (after["wrong"], after["in_use"], after["depth"]) == (0, 0, 0)
+    assert after["size"] <= 2  # one more when the times of these runs were sent meanwhile
 
 
 @pytest.mark.parametrize("interrupts", [500, pytest.param(3000, marks=pytest.mark.heavy)])

@@ -7,6 +7,7 @@ import time
 
 from workerkit.errors import PoolExhausted
 from workerkit.io.aiolink import AioLink
+from workerkit.io.link import Lost
 from workerkit.io.server import Server
 
 
@@ -102,7 +103,7 @@ class AioPool:
             self._free.pop(0).close()
 
     async def fill(self, deadline: float) -> None:
-        """Open connections up to the minimum."""
+        """As `Pool.fill`."""
         opened = []
         try:
             while self.size < self.server.options.minimum:
@@ -111,6 +112,8 @@ class AioPool:
                     opened.append(await self.take(deadline))
                 finally:
                     self._free = taken + self._free
+        except Lost as lost:
+            raise self.server.unavailable(str(lost), store=self.server.role, call="open") from None
         finally:
             for link in opened:
                 self.give(link)

@@ -15,7 +15,7 @@ import redis
 from redis import exceptions as replies
 
 from workerkit.core.call import Call, Word
-from workerkit.errors import OutcomeUnknown, StoreError, StoreRefused, StoreUnavailable
+from workerkit.errors import OutcomeUnknown, StoreError, StoreRefused
 from workerkit.io.link import Lost, NotYet, pack, passes
 from workerkit.io.server import Server
 
@@ -165,8 +165,7 @@ def _refuse(call: Call[Any], server: Server, answer: Exception) -> NoReturn:
 
 
 def _unavailable(call: Call[Any], server: Server, reason: str) -> StoreError:
-    where = f"{server.shown} (workerkit_{server.setting})"
-    return _noted(StoreUnavailable(f"{where} cannot be reached: {reason}", store=call.store, call=call.name), call)
+    return _noted(server.unavailable(reason, store=call.store, call=call.name), call)
 
 
 def _unknown(call: Call[Any], server: Server, reason: str) -> StoreError:

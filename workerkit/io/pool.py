@@ -12,7 +12,7 @@ import time
 from weakref import WeakMethod, WeakSet
 
 from workerkit.errors import PoolExhausted
-from workerkit.io.link import Link
+from workerkit.io.link import Link, Lost
 from workerkit.io.server import Server
 
 
@@ -89,11 +89,13 @@ class Pool:
             self.drop(link)
 
     def fill(self, deadline: float) -> None:
-        """Open connections up to the minimum."""
+        """Open connections up to the minimum. Raises StoreUnavailable when that cannot be done before `deadline`."""
         opened = []
         try:
             while self.size < self.server.options.minimum:
                 opened.append(self._grow(deadline))
+        except Lost as lost:
+            raise self.server.unavailable(str(lost), store=self.server.role, call="open") from None
         finally:
             for link in opened:
                 self.give(link)

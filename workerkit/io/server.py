@@ -105,6 +105,11 @@ class Server:
     def setting(self) -> str:
         return "guard_url" if self.role == "guard" else "redis_url"
 
+    def unavailable(self, reason: str, *, store: str, call: str) -> StoreUnavailable:
+        """The error for a `call` that could not be made."""
+        where = f"{self.shown} (workerkit_{self.setting})"
+        return StoreUnavailable(f"{where} cannot be reached: {reason}", store=store, call=call)
+
     @property
     def shown(self) -> str:
         return self.address.shown
