@@ -136,7 +136,7 @@ def _units(found: Named[Limiter], words: Sequence[str]) -> dict[str, int]:
     for word in words:
         name, equals, number = word.partition("=")
         if not (equals and number.isdecimal()):
-            raise Refusal(f"{word!r:.60} is no amount of a unit; write it like tokens=800")
+            raise Refusal(f"{word!r:.60} is no amount of a unit; write it like tokens=800, and a key behind --key")
         units[name] = int(number)
     if lacking := sorted(needed - units.keys()):
         raise Refusal(f"limiter {found.name} counts {lacking[0]} too; say how many: {lacking[0]}=800")
