@@ -20,15 +20,24 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "redis_p99_ms": (0.001, 4.999),
     "import_rows": (1, float("inf")),
     "import_lost": (0, 0),
+    "zombie_refused": (9, 9),
+    "zombie_counted": (0, 0),
+    "unfair_share": (0, 0.85),
+    "crashes": (1, 1),
+    "parked_at_crash": (1, float("inf")),
+    "serving_again_s": (0, 5),
     "retries_burned": (0, 0),
     "pool_max_seen": (1, 50),
+    "duration_s": (1, 60),
 }
+# On a machine that was busy before the demo came, as the demo says: whatever is timed waits for a CPU there.
+BUSY = {"redis_p50_ms": (0.001, 24.999), "redis_p99_ms": (0.001, 49.999), "serving_again_s": (0, 15)}
 
 
 def judge(figures: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
     """One row a figure: its name, its value, its bound as text, and whether it holds."""
     rows = []
-    for name, (low, high) in BOUNDS.items():
+    for name, (low, high) in {**BOUNDS, **(BUSY if figures.get("busy") is True else {})}.items():
         value = figures.get(name, "missing")
         bound = f"= {low}" if low == high else f">= {low:g}" if high == float("inf") else f"{low:g} .. {high:g}"
         rows.append((name, value, bound, type(value) in (int, float) and low <= value <= high))

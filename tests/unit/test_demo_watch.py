@@ -9,8 +9,9 @@ import pytest
 from workerkit.cache.ledger import CacheStats
 from workerkit.demo import app as project
 from workerkit.demo.evidence import Evidence
-from workerkit.demo.findings import Findings
+from workerkit.demo.findings import Findings, Outage
 from workerkit.demo.watch import Watch
+from workerkit.errors import StoreUnavailable
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def watch(tmp_path, monkeypatch) -> Watch:
     """A watch of a run of two jobs, cut off from Redis."""
     monkeypatch.setattr(Watch, "_ask_kit", lambda self: None)
     monkeypatch.setattr(Watch, "_count_connections", lambda self: None)
-    return Watch(Findings(1, 0.0, 2, expected={"a": "x", "b": "y"}), tmp_path, tmp_path / "socket", worker=1)
+    return Watch(Findings(1, 0.0, 2, expected={"a": "x", "b": "y"}), tmp_path, tmp_path / "socket", workers=[1])
 
 
 def test_what_a_job_wrote_down_before_its_end_is_seen_with_its_end(watch, tmp_path, monkeypatch):
@@ -44,6 +45,7 @@ def executed(task_id: str, state: str) -> dict[str, str]:
         ([executed("a", "SUCCESS"), executed("b", "SUCCESS")], CacheStats(hits=1, misses=1), True),
         ([executed("a", "SUCCESS"), executed("b", "IGNORED")], CacheStats(hits=1, misses=1), False),
         ([executed("a", "SUCCESS"), executed("b", "SUCCESS")], CacheStats(misses=1), False),
+        ([executed("a", "IGNORED"), executed("a", "SUCCESS"), executed("b", "SUCCESS")], CacheStats(misses=2), True),
         ([], CacheStats(), False),
     ],
 )
@@ -62,3 +64,32 @@ def test_only_a_child_of_the_worker_may_be_killed(watch, monkeypatch):
 
     monkeypatch.setattr("os.getpgid", group)
     assert [watch.is_child(pid) for pid in (1, 5, 6, 7)] == [False, True, False, False]
+
+
+def test_reports_are_told_from_other_calls_of_the_api(watch, tmp_path):
+    paths = ["/lookup/acme-001", "/lookup/person-01", "/lookup/page-7", "/lookup/bolt-020", "/healthz", "/lookup/acme"]
+    lines = [json.dumps({"t": at, "end": at + 0.1, "path": path, "status": 200}) for at, path in enumerate(paths)]
+    (tmp_path / "api.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    watch._collect_results = lambda: None
+    watch.look()
+    assert watch.findings.reports == [(0, "acme"), (3, "bolt")]
+
+
+def test_a_redis_that_is_down_does_not_end_the_watch(watch, monkeypatch):
+    def down(self: Watch) -> None:
+        raise StoreUnavailable("down")
+
+    monkeypatch.setattr(Watch, "_collect_results", lambda self: None)
+    monkeypatch.setattr(Watch, "_ask_kit", down)
+    watch.look()
+
+
+def test_serving_again_is_the_first_timed_call_after_the_return(watch, tmp_path, monkeypatch):
+    monkeypatch.setattr(Watch, "_collect_results", lambda self: None)
+    outage = watch.findings.outage = Outage(began=10.0, ended=11.0)
+    evidence = Evidence(str(tmp_path / "evidence.jsonl"))
+    for at, ms in ((9.0, [0.1]), (10.9, [0.1]), (11.2, []), (11.4, [0.2, 0.3]), (11.5, [0.2])):
+        evidence.add("calls", at=at, ms=ms)
+    watch.look()
+    assert outage.served == 11.4
+    assert len(watch.findings.calls_ms) == 5

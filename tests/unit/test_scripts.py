@@ -315,8 +315,15 @@ GOOD = {
     "redis_p99_ms": 4.9,
     "import_rows": 1000,
     "import_lost": 0,
+    "zombie_refused": 9,
+    "zombie_counted": 0,
+    "unfair_share": 0.4,
+    "crashes": 1,
+    "parked_at_crash": 30,
+    "serving_again_s": 0.4,
     "retries_burned": 0,
     "pool_max_seen": 50,
+    "duration_s": 31.2,
 }
 BAD = {
     "jobs_sent": [599, "601"],
@@ -331,7 +338,14 @@ BAD = {
     "import_rows": [0],
     "import_lost": [1],
     "retries_burned": [1],
+    "zombie_refused": [8],
+    "zombie_counted": [1],
+    "unfair_share": [0.86],
+    "crashes": [0],
+    "parked_at_crash": [0],
+    "serving_again_s": [5.1, -1],
     "pool_max_seen": [51],
+    "duration_s": [60.1],
 }
 
 
@@ -356,6 +370,13 @@ def test_a_bad_figure_fails(tmp_path, capsys, name, value):
     assert check_here(str(tmp_path / "out.json")) == 1
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith(name) and line.endswith("MISSED") for line in said)
+
+
+def test_what_is_timed_is_judged_more_mildly_on_a_machine_that_was_busy(tmp_path):
+    slow = {**GOOD, "redis_p50_ms": 9.0, "redis_p99_ms": 40.0, "serving_again_s": 12.0}
+    for busy, status in ((False, 1), (1, 1), (True, 0)):
+        (tmp_path / "out.json").write_text(json.dumps({**slow, "busy": busy}))
+        assert check_here(str(tmp_path / "out.json")) == status
 
 
 @pytest.mark.parametrize("name", GOOD)

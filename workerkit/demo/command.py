@@ -27,10 +27,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seed", type=int, help="Of the lookups' random keys.  [default: another each time]")
 @click.option("--quiet", is_flag=True, help="Print the summary only.")
 def demo(json_file: Path | None, svg_file: Path | None, seed: int | None, quiet: bool) -> None:
-    """Run workerkit against a rate-limited API, kill a worker's child, and show what came of it.
+    """Run workerkit against a rate-limited API, freeze, kill and crash what there is, and show what came of it.
 
-    Starts a private Valkey, an HTTP API that enforces its limit, a Celery worker with 4 children and a beat; takes half
-    a minute and leaves nothing behind. Exits with 0 when every figure of the summary is within its bound, else with 1.
+    Starts two private Valkeys (the broker's, and the kit's, which is killed in the middle), an HTTP API that enforces
+    its limit, two Celery workers with 3 children each and a beat; takes half a minute and leaves nothing behind. Exits
+    with 0 when every figure of the summary is within its bound, else with 1.
     """
     for path in filter(None, (json_file, svg_file)):
         _check_writable(path)

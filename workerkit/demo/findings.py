@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from workerkit.cache.ledger import CacheStats
+from workerkit.demo.load import LARGE, SMALL
 from workerkit.demo.referee import Verdict, judge
 
 if TYPE_CHECKING:
@@ -17,13 +18,39 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class Outage:
+    """The crash of the kit's Redis: when it was killed, was up again, and served a worker again (monotonic seconds)."""
+
+    began: float | None = None
+    ended: float | None = None
+    served: float | None = None
+    parked: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long there was no server; so far, while there is none."""
+        return 0.0 if self.began is None else (self.ended or time.monotonic()) - self.began
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there is no server now."""
+        return self.began is not None and self.ended is None
+
+
+@dataclass
 class Findings:
-    """All that is known of a run. `expected` and `results` go by task id, `executions` are the tasks' own lines."""
+    """All that is known of a run. `expected` and `results` go by task id, `executions` are the tasks' own lines.
+
+    `lookups` are the ids of lookups, `children` processes by their worker's, `reports` the API's times of tenants'
+    calls, `refused` what each write of the woken zombie met. `top` is the command that watches this run, `busy` whether
+    the machine had more to do than it has processors before the demo came.
+    """
 
     seed: int
     began: float
     wanted: int
     expected: dict[str, Any] = field(default_factory=dict)
+    lookups: set[str] = field(default_factory=set)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     executions: list[dict[str, Any]] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
@@ -37,11 +64,18 @@ class Findings:
     limit: Decision | None = None
     waiting: int = 0
     job: JobView[Any] | None = None
-    children: list[int] = field(default_factory=list)
-    ready: bool = False
+    children: dict[int, int] = field(default_factory=dict)
+    ready: list[int] = field(default_factory=list)
     killed: list[int] = field(default_factory=list)
     connections: int = 0
     pool_max: int = 0
+    reports: list[tuple[float, str]] = field(default_factory=list)
+    frozen: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    audit: JobView[Any] | None = None
+    outage: Outage = field(default_factory=Outage)
+    top: str = ""
+    busy: bool = False
     left_behind: list[str] = field(default_factory=list)
     duration: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -58,6 +92,15 @@ class Findings:
             meta["status"] == "SUCCESS" and meta["result"] == self.expected[task_id]
             for task_id, meta in self.results.items()
         )
+
+    @property
+    def unfair(self) -> float:
+        """What share of the large tenant's calls came before the small one's last; 1.0: they had to wait for all."""
+        times: dict[str, list[float]] = {tenant: [] for tenant, _ in (LARGE, SMALL)}
+        for at, tenant in self.reports:
+            times.get(tenant, []).append(at)
+        large, small = times[LARGE[0]], times[SMALL[0]]
+        return sum(at < max(small) for at in large) / len(large) if large and len(small) == SMALL[1] else 1.0
 
     def percentile_ms(self, percent: float) -> float:
         """The nearest-rank percentile of the calls' times, in milliseconds; 0.0 when none was measured."""

@@ -1,4 +1,4 @@
-"""The demo's load: whom the lookups ask for (a few people very often, most seldom) and the file that is imported."""
+"""The demo's load: whom the lookups ask for (a few people very often, most seldom), what tenants want, an import."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ EXPONENT = 1.2
 AT_ONCE = 60  # on a cold cache: more than the API may be asked at once
 PER_SECOND = 60  # the rest
 
+REPORTS_PER_SECOND = 10  # so few that even a slow machine has to park most of them
+# Two tenants at once, one of which wants nine times as much; and one that comes just before Redis crashes.
+LARGE, SMALL, LATER = ("acme", 90), ("bolt", 10), ("corp", 30)
+
 ROWS = 4000
 PAGE = 20  # rows that the import confirms with one call of the API
 
@@ -38,6 +42,16 @@ def lookups(seed: int, count: int = LOOKUPS) -> list[str]:
     ranks = range(1, PEOPLE + 1)
     weights = [rank**-EXPONENT for rank in ranks]
     return [person(rank) for rank in random.Random(seed).choices(ranks, weights, k=count)]
+
+
+def reports(tenant: str, count: int) -> list[tuple[str, int]]:
+    """The arguments of a tenant's reports."""
+    return [(tenant, number) for number in range(1, count + 1)]
+
+
+def report(tenant: str, number: int) -> str:
+    """What the API is asked for one."""
+    return f"{tenant}-{number:03}"
 
 
 def due(number: int) -> float:

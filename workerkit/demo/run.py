@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import shutil
 import sys
 import time
 from contextlib import ExitStack
@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from workerkit.demo import load
+from workerkit.demo.acts import Act, Crash, Kill, Scene, Tenants, Zombie
 from workerkit.demo.findings import Findings
 from workerkit.demo.patience import TICK, Patience
 from workerkit.demo.processes import Keeper, clean_environment
 from workerkit.io.embedded import EmbeddedServer
+from workerkit.testing.drill import FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from workerkit.demo.watch import Watch
 
-CHILDREN = 4
+WORKERS, CHILDREN = 2, 3
 BOOT = 20.0  # seconds for everything to be up
+WARM, WARM_FOR = 15, 4.0  # calls of the API by the first warming, and the seconds to wait for them
 DEADLINE = 50.0  # seconds after which the demo ends with what it has
 SETTLE = 3.0  # seconds for the last lines and counts of the worker's children
-KILL_AT = 0.4  # of the import's rows
 
 
 class Show(Protocol):
@@ -43,22 +45,26 @@ def run(seed: int, patience: Patience, show: Show) -> Findings:
     Interrupted when a signal has come.
     """
     began = time.monotonic()
-    found = Findings(seed, began, wanted=load.LOOKUPS + 1, rows_wanted=load.ROWS)
+    wanted = load.LOOKUPS + sum(count for _, count in (load.LARGE, load.SMALL, load.LATER)) + 2
+    found = Findings(seed, began, wanted=wanted, rows_wanted=load.ROWS)
+    found.busy = os.getloadavg()[0] > (os.cpu_count() or 1)
     with ExitStack() as stack:
-        server = stack.enter_context(EmbeddedServer())
-        found.note(f"an embedded Valkey is up, pid {server.pid}")
+        broker = stack.enter_context(EmbeddedServer())
         keeper = stack.enter_context(Keeper())
+        # With a path of its own it keeps what it is told, and the keeper removes that whatever has become of us.
+        store = stack.enter_context(EmbeddedServer(keeper.home / "store"))
+        found.note(f"an embedded Valkey is up, pid {store.pid}, and another one as broker, pid {broker.pid}")
         stage = Stage(found, keeper, patience, show)
-        traces = [keeper.home, Path(server.url.removeprefix("unix://")).parent]
-        groups = stage.set_up(server.url)
+        traces = [keeper.home, *[_socket(server).parent for server in (store, broker)]]
+        groups = stage.set_up(store, broker)
         from workerkit.demo import app as project  # not before its environment is there
         from workerkit.demo.watch import Watch
 
         stack.callback(project.app.close)
         stack.callback(project.kit.close)
-        watch = Watch(found, keeper.home, traces[1] / "valkey.sock", groups["worker"])
-        stage.play(watch)
-        groups["Valkey"] = server.pid
+        watch = Watch(found, keeper.home, _socket(store), stage.workers)
+        stage.play(watch, store)
+        groups |= {"Redis": store.pid, "broker": broker.pid}
     found.left_behind = _left(traces, groups)
     found.duration = time.monotonic() - began
     return found
@@ -73,10 +79,12 @@ class Stage:
         self._patience = patience
         self._show = show
         self._home = keeper.home
-        self._resumed = False
+        self._scene: Scene | None = None
+        self._acts: list[Act] = []
+        self.workers: list[int] = []
 
-    def set_up(self, url: str) -> dict[str, int]:
-        """Start the API, the worker and beat; their process groups."""
+    def set_up(self, store: EmbeddedServer, broker: EmbeddedServer) -> dict[str, int]:
+        """Start the API, the workers and beat; their process groups."""
         python, start = sys.executable, self._keeper.start
         api = [python, "-m", "workerkit.demo.upstream", "--log", str(self._home / "api.jsonl")]
         groups = {"API": start("api", api, clean_environment())}
@@ -84,33 +92,51 @@ class Stage:
         wait(lambda: "\n" in self._keeper.log("api"), BOOT, "the API did not come up", self._tick)
         port = json.loads(self._keeper.log("api").splitlines()[0])["port"]
         self._found.note(f"an API of 50 calls a second, 5 at once, is up, port {port}")
-        environment = _environment(url, port, self._home)
+        environment = self._environment(store, broker, port)
         # This process sends and asks by the same settings, and by no others: never to a server of the user's.
         os.environ.clear()
         os.environ.update(environment)
         celery = [python, "-m", "celery", "-A", "workerkit.demo.app"]
         lean = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"]
         worker = [*celery, "worker", "--pool", "prefork", "--concurrency", str(CHILDREN), *lean]
-        groups["worker"] = start("worker", worker, environment)
+        for number in range(1, WORKERS + 1):
+            name = f"worker {number}"
+            groups[name] = start(name.replace(" ", "-"), [*worker, "-n", f"demo{number}@%h"], environment)
+            self.workers.append(groups[name])
         groups["beat"] = start("beat", [*celery, "beat", "--loglevel", "WARNING"], environment)
         return groups
 
-    def play(self, watch: Watch) -> None:
-        """Send, watch, kill, and wait for the end of all jobs."""
+    def play(self, watch: Watch, store: EmbeddedServer) -> None:
+        """Send, watch, let the acts act, and wait for the end of all jobs."""
         found = self._found
         until = self._patience.until
-        until(lambda: found.ready, BOOT, "the Celery worker did not come up", lambda: self._tick(watch))
-        found.note(f"a Celery worker with {CHILDREN} children and beat are up")
-        self._send_import(watch)
-        self._send_lookups(watch)
-        while found.elapsed < DEADLINE and found.expected.keys() - found.results.keys():
+        until(
+            lambda: len(found.ready) == WORKERS, BOOT, "the Celery workers did not come up", lambda: self._tick(watch)
+        )
+        found.note(f"{WORKERS} Celery workers with {CHILDREN} children each, and beat, are up")
+        warm = time.monotonic() + WARM_FOR
+        while found.verdict.calls < WARM and time.monotonic() < warm:
             self._patience.pause()
             self._tick(watch)
-        found.note("all jobs are done" if not found.expected.keys() - found.results.keys() else "out of time")
+        found.note(f"{found.verdict.calls} people are in the cache before anybody asks, by a fifth of the limit")
+        before: list[Act] = [Zombie(self._home / "drill"), Tenants(), Kill()]
+        self._acts = [*before, Crash(before)]
+        self._scene = Scene(found, watch, self._home, store, time.monotonic())
+        watch.send_audit()
+        self._send_import(watch)
+        self._send_lookups(watch)
+        while found.elapsed < DEADLINE and self._unfinished():
+            self._patience.pause()
+            self._tick(watch)
+        found.note("out of time" if self._unfinished() else "all jobs are done")
         settled = time.monotonic() + SETTLE
         while time.monotonic() < settled and not watch.complete():
             self._patience.pause()
             self._tick(watch)
+
+    def _unfinished(self) -> bool:
+        found = self._found
+        return bool(found.expected.keys() - found.results.keys()) or not all(act.over for act in self._acts)
 
     def _send_import(self, watch: Watch) -> None:
         rows = self._home / "rows.csv"
@@ -129,42 +155,40 @@ class Stage:
             watch.send_lookup(name)
         self._found.note(f"sent all {load.LOOKUPS} lookups")
 
-    def _perhaps_kill(self, watch: Watch) -> None:
-        job = self._found.job
-        if job is None or job.status != "RUNNING" or (job.progress.done or 0) < KILL_AT * load.ROWS:
-            return
-        pid = job.data.pid
-        if watch.is_child(pid):
-            os.kill(pid, signal.SIGKILL)
-            self._found.killed.append(pid)
-            self._found.note(f"SIGKILL to child {pid}, in the import, with {job.progress.done} rows saved")
-
     def _tick(self, watch: Watch | None = None) -> None:
         self._keeper.check()
         if watch is not None:
             watch.look()
-            self._tell_of_resumption()
-            if not self._found.killed:
-                self._perhaps_kill(watch)
+        if self._scene is not None:
+            for act in self._acts:
+                act.step(self._scene)
         self._show.update(self._found)
 
-    def _tell_of_resumption(self) -> None:
-        job = self._found.job
-        if not self._resumed and job is not None and job.attempt > 1 and job.data.pid not in self._found.killed:
-            self._resumed = True
-            self._found.note(f"the import goes on: attempt {job.attempt}, in child {job.data.pid}")
+    def _environment(self, store: EmbeddedServer, broker: EmbeddedServer, port: int) -> Mapping[str, str]:
+        """Of the demo's own processes; what leads to its servers is written down for a command line beside it, too."""
+        where = {
+            "CELERY_BROKER_URL": f"redis+socket://{_socket(broker)}?virtual_host=1",
+            "CELERY_RESULT_BACKEND": f"redis+socket://{_socket(broker)}?virtual_host=2",
+            "WORKERKIT_REDIS_URL": store.url,
+            "DEMO_API_URL": f"http://127.0.0.1:{port}",
+        }
+        (self._home / "where.json").write_text(json.dumps(where))
+        self._found.top = f"DEMO_HOME={self._home} {_program()} -A workerkit.demo.app top"
+        own = {"DEMO_EVIDENCE": str(self._home / "evidence.jsonl"), FOLDER: str(self._home / "drill")}
+        # A Celery worker that is killed leaves temporary directories of its own.
+        return clean_environment(**where, **own, TMPDIR=str(self._home))
 
 
-def _environment(url: str, port: int, home: Path) -> Mapping[str, str]:
-    socket = url.removeprefix("unix://")
-    return clean_environment(
-        CELERY_BROKER_URL=f"redis+socket://{socket}?virtual_host=1",
-        CELERY_RESULT_BACKEND=f"redis+socket://{socket}?virtual_host=2",
-        WORKERKIT_REDIS_URL=url,
-        DEMO_API_URL=f"http://127.0.0.1:{port}",
-        DEMO_EVIDENCE=str(home / "evidence.jsonl"),
-        TMPDIR=str(home),  # a Celery worker that is killed leaves temporary directories of its own
-    )
+def _program() -> str:
+    """How this very workerkit is called from a shell."""
+    script = Path(sys.executable).with_name("workerkit")
+    if not script.exists():
+        return f"{sys.executable} -m workerkit.cli.main"
+    return "workerkit" if shutil.which("workerkit") == str(script) else str(script)
+
+
+def _socket(server: EmbeddedServer) -> Path:
+    return Path(server.url.removeprefix("unix://"))
 
 
 def _left(traces: list[Path], groups: Mapping[str, int]) -> list[str]:

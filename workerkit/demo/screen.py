@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Group
@@ -10,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from workerkit.demo.load import LOOKUPS
+from workerkit.demo.load import LARGE, LATER, LOOKUPS, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,10 +43,12 @@ def panel(found: Findings) -> RenderableType:
         grid.add_row(row.label, bar, Text(row.text, overflow="ellipsis"))
     notes = (found.notes[-NOTES:] + [""] * NOTES)[:NOTES]
     told = [
-        Text(note, style="yellow" if "SIGKILL" in note else "dim", overflow="ellipsis", no_wrap=True) for note in notes
+        Text(note, style="yellow" if " SIG" in note else "dim", overflow="ellipsis", no_wrap=True) for note in notes
     ]
     title = f"[bold]workerkit demo[/] · seed {found.seed} · {found.elapsed:.1f} s"
-    return Panel(Group(grid, "", *told), title=title, title_align="left", border_style="cyan")
+    # Folded, not cut: it is there to be copied.
+    watch = [Text(f"watch: {found.top}", style="green", overflow="fold")] if found.top else []
+    return Panel(Group(grid, "", *told, *watch), title=title, title_align="left", border_style="cyan")
 
 
 def rows(found: Findings) -> Iterator[Row]:
@@ -57,13 +60,16 @@ def rows(found: Findings) -> Iterator[Row]:
     )
     yield _job(found)
     yield _limiter(found)
+    yield _tenants(found)
     seen = found.verdict
     most = f"most {seen.max_in_any_second}/s, {seen.max_concurrent} at once"
     yield Row("API", seen.max_in_any_second / RATE, f"{seen.calls} calls · {seen.rejected} refused · {most}")
     yield Row("warmup", None, f"{found.events['warm.tick']} ticks · last: {found.warmed or 'none yet'}")
-    yield Row("workers", None, "  ".join(f"{pid} {_doing(found, pid)}".rstrip() for pid in found.children))
-    latency = f"p50 {found.percentile_ms(50):.2f} ms · p99 {found.percentile_ms(99):.2f} ms a call"
-    yield Row("Redis", None, f"{latency} · {found.connections} connections")
+    for number, worker in enumerate(dict.fromkeys(found.children.values()), 1):
+        children = [pid for pid, parent in found.children.items() if parent == worker]
+        yield Row(f"worker {number}", None, "  ".join(f"{pid} {_doing(found, pid)}".rstrip() for pid in children))
+    yield Row("zombie", None, _zombie(found))
+    yield Row("Redis", None, _redis(found))
 
 
 def line(found: Findings) -> str:
@@ -78,7 +84,7 @@ def line(found: Findings) -> str:
 
 
 def _answered(found: Findings) -> int:
-    return sum(task_id in found.results for task_id, value in found.expected.items() if isinstance(value, str))
+    return len(found.lookups & found.results.keys())
 
 
 def _job(found: Findings) -> Row:
@@ -91,9 +97,39 @@ def _job(found: Findings) -> Row:
     return Row("import", done / found.rows_wanted, text)
 
 
+def _tenants(found: Findings) -> Row:
+    (large, many), (small, few), (later, more) = LARGE, SMALL, LATER
+    done = Counter(tenant for _, tenant in found.reports)
+    text = f"{large} {done[large]} of {many} · {small} {done[small]} of {few}"
+    text += f" · {later} {done[later]} of {more}" if done[later] else ""
+    return Row("tenants", sum(done.values()) / (many + few + more), text)
+
+
+def _zombie(found: Findings) -> str:
+    if found.refused:
+        refused = sum(map(bool, found.refused.values()))
+        return f"{found.frozen} woke up · {refused} of its {len(found.refused)} writes refused"
+    if not found.frozen:
+        return "none yet"
+    job = found.audit
+    return f"{found.frozen} frozen · attempt {job.attempt} {job.status}" if job else f"{found.frozen} frozen"
+
+
+def _redis(found: Findings) -> str:
+    outage = found.outage
+    if outage.under_way:
+        return f"down for {outage.seconds:.1f} s · {outage.parked} tasks parked in it"
+    latency = f"p50 {found.percentile_ms(50):.2f} · p99 {found.percentile_ms(99):.2f} ms"
+    if outage.ended is None:
+        return f"{latency} · {found.connections} connections"
+    return f"{latency} · back after {outage.seconds:.1f} s"
+
+
 def _doing(found: Findings, pid: int) -> str:
     if pid in found.killed:
         return "killed"
+    if pid == found.frozen and not found.refused:
+        return "frozen"
     job = found.job
     return "import" if job is not None and job.status == "RUNNING" and job.data.pid == pid else ""
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from workerkit.demo.findings import Findings
 
 LINE_EVERY = 2.0  # seconds
-PICTURE_AT = 0.6  # of the import's rows
 
 
 class Screen:
@@ -49,6 +48,7 @@ class Lines:
         self._console = console
         self._quiet = quiet
         self._told = 0
+        self._shown_top = False
         self._next = 0.0
 
     def __enter__(self) -> Self:
@@ -61,6 +61,9 @@ class Lines:
         """Say what is new."""
         if self._quiet:
             return
+        if found.top and not self._shown_top:
+            self._shown_top = True
+            self._say(f"         watch it: {found.top}")
         for note in found.notes[self._told :]:
             self._say(note)
         self._told = len(found.notes)
@@ -73,22 +76,16 @@ class Lines:
 
 
 class Picture:
-    """Passes every update on, and keeps a picture of the screen from the time after the kill."""
+    """Passes every update on, and keeps a picture of the screen from the time after the crash."""
 
     def __init__(self, show: Screen | Lines) -> None:
         self._show = show
         self._taken: RenderableType | None = None
 
     def update(self, found: Findings) -> None:
-        """Show it, and take the picture when the import is well on its way again."""
+        """Show it, and take the picture when all that is done to the run has been done."""
         self._show.update(found)
-        job = found.job
-        if (
-            self._taken is None
-            and job
-            and job.attempt > 1
-            and (job.progress.done or 0) > PICTURE_AT * found.rows_wanted
-        ):
+        if self._taken is None and found.outage.served is not None:
             self._taken = panel(found)
 
     def save(self, path: Path, found: Findings) -> None:

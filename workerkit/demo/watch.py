@@ -10,26 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from workerkit.demo import app as project
 from workerkit.demo.evidence import Tail
-from workerkit.demo.load import answer
+from workerkit.demo.load import LARGE, LATER, SMALL, answer, report, reports
 from workerkit.demo.referee import judge
+from workerkit.errors import StoreError
 from workerkit.io.guarded import ask
 from workerkit.waitlist.waitlist import Waitlist
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from workerkit.demo.findings import Findings
 
+TENANTS = {tenant for tenant, _ in (LARGE, SMALL, LATER)}
 RATE_OVER = 2.0  # seconds over which the import's rate is taken
 
 
 class Watch:
     """Looks at everything from outside: evidence and API logs, Redis, the result backend, the kit's public verbs."""
 
-    def __init__(self, findings: Findings, home: Path, socket: Path, worker: int) -> None:
+    def __init__(self, findings: Findings, home: Path, socket: Path, workers: Collection[int]) -> None:
         self.findings = findings
-        self._import_id = ""
-        self._worker = worker
+        self._import_id = self._audit_id = ""
+        self._workers = workers
         self._evidence = Tail(home / "evidence.jsonl")
         self._api_log = Tail(home / "api.jsonl")
         self._api_lines: list[str] = []
@@ -41,15 +44,21 @@ class Watch:
         """Bring the findings up to date. Results come first: what led to them is then written down already."""
         self._collect_results()
         self._read_evidence()
-        self._ask_kit()
-        self._count_connections()
+        try:
+            self._ask_kit()
+            self._count_connections()
+        except (StoreError, OSError):
+            pass  # it has crashed: what was known of it stands
         if fresh := list(self._api_log.lines()):
             self._api_lines += fresh
+            self.findings.reports += filter(None, map(_report, fresh))
             self.findings.verdict = judge(self._api_lines)
 
     def send_lookup(self, name: str) -> None:
         """Send one lookup."""
-        self.findings.expected[project.lookup.delay(name).id] = answer(name)
+        task_id = project.lookup.delay(name).id
+        self.findings.lookups.add(task_id)
+        self.findings.expected[task_id] = answer(name)
 
     def send_import(self, rows: Path) -> None:
         """Send the import of a file."""
@@ -57,20 +66,30 @@ class Watch:
         self._import_id = project.import_rows.delay(str(rows), wanted).id
         self.findings.expected[self._import_id] = wanted
 
+    def send_reports(self, tenant: str, count: int) -> None:
+        """Send a tenant's reports, all at once."""
+        for args in reports(tenant, count):
+            self.findings.expected[project.report.delay(*args).id] = answer(report(*args))
+
+    def send_audit(self) -> None:
+        """Send the audit; the second time its very message again, as a broker does for one that is not acknowledged."""
+        self._audit_id = project.audit.apply_async(task_id=self._audit_id or None).id
+        self.findings.expected[self._audit_id] = 1
+
     def is_child(self, pid: int) -> bool:
-        """Whether this is a live process of the worker's pool; only such a one may be killed."""
+        """Whether this is a live process of a worker's pool; only such a one may be killed."""
         try:
-            return pid != self._worker and os.getpgid(pid) == self._worker
+            return pid not in self._workers and os.getpgid(pid) in self._workers
         except ProcessLookupError:
             return False
 
     def complete(self) -> bool:
-        """Whether every job has left its last line, and the ledger has each execution of a lookup.
+        """Whether every job has left its last line, and the ledger has each lookup.
 
         A child writes the line just after the result, and sends its counts every second.
         """
         stats, done = self.findings.stats, self.findings.executions
-        lookups: int = sum(each["task"] == project.lookup.name for each in done)
+        lookups: int = sum(each["task"] == project.lookup.name and each["state"] == "SUCCESS" for each in done)
         succeeded = {each["id"] for each in done if each["state"] == "SUCCESS"}
         return self.findings.expected.keys() <= succeeded and stats.hits + stats.stale + stats.misses >= lookups
 
@@ -93,15 +112,24 @@ class Watch:
             case "row":
                 found.rows.append(line["row"])
             case "calls":
-                found.calls_ms += line["ms"]
+                self._timed(line["at"], line["ms"])
             case "event":
+                if line.get("outcome") == "error":
+                    return  # of one call: the tick's end tells of it, too
                 found.events[line["name"]] += 1
                 if line["name"] == "warm.tick":
-                    found.warmed = line["detail"] or line["outcome"]
+                    found.warmed = line["detail"] if line["outcome"] == "run" else line["outcome"]
             case "child":
-                found.children.append(line["pid"])
+                found.children[line["pid"]] = line["worker"]
             case "ready":
-                found.ready = True
+                found.ready.append(line["pid"])
+
+    def _timed(self, at: float, times: list[float]) -> None:
+        found = self.findings
+        found.calls_ms += times
+        outage = found.outage
+        if times and outage.ended is not None and outage.served is None and at >= outage.ended:
+            outage.served = at
 
     def _ask_kit(self) -> None:
         found, kit = self.findings, project.kit
@@ -112,6 +140,8 @@ class Watch:
         found.waiting = kit.engine.runner.call(self._waitlist.count())
         if self._import_id:
             found.job = kit.jobs.get(self._import_id, project.Import)
+        if self._audit_id:
+            found.audit = kit.jobs.get(self._audit_id, project.Import)
 
     def _collect_results(self) -> None:
         found = self.findings
@@ -126,3 +156,10 @@ class Watch:
         sizes = [pool.size for pool in project.kit.engine.runner.pools.values()]
         self.findings.connections = len(names)
         self.findings.pool_max = max(self.findings.pool_max, *Counter(names).values(), *sizes)
+
+
+def _report(line: str) -> tuple[float, str] | None:
+    """When a tenant's report was asked for, and whose it is; None for other calls."""
+    call = json.loads(line)
+    tenant, _, number = call["path"].rpartition("/")[2].partition("-")
+    return (call["t"], tenant) if number and tenant in TENANTS else None
