@@ -31,7 +31,12 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "duration_s": (1, 60),
 }
 # On a machine that was busy before the demo came, as the demo says: whatever is timed waits for a CPU there.
-BUSY = {"redis_p50_ms": (0.001, 24.999), "redis_p99_ms": (0.001, 49.999), "serving_again_s": (0, 15)}
+BUSY = {
+    "redis_p50_ms": (0.001, 24.999),
+    "redis_p99_ms": (0.001, 49.999),
+    "serving_again_s": (0, 15),
+    "unfair_share": (0, 0.95),
+}
 
 
 def judge(figures: dict[str, Any]) -> list[tuple[str, Any, str, bool]]:
