@@ -58,5 +58,5 @@ def test_billiards_interrupts_mix_up_no_replies(app: Any, interrupts: int) -> No
     assert found["billiards"]
     assert found["delivered"] == interrupts
     assert (found["wrong"], found["swallowed"], found["in_use"], found["depth"]) == (0, 0, 0, 0)
-    assert found["size"] <= 2
+    assert found["size"] <= 3  # two threads that call, and who sends the time that the run before took
     assert app.checked.delay().get(timeout=20)["wrong"] == 0

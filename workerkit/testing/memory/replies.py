@@ -39,7 +39,7 @@ _PLAIN = 2.0**62  # whole numbers up to here are written as such
 
 
 def written(number: float) -> bytes:
-    """A double as the server writes it: the shortest digits that mean it, in the server's own layout."""
+    """A double in the server's layout, by the shortest digits that mean it; a server now and then finds one more."""
     if math.isinf(number) or math.isnan(number):
         return b"nan" if math.isnan(number) else b"inf" if number > 0 else b"-inf"
     if number.is_integer() and abs(number) <= _PLAIN:
@@ -76,7 +76,8 @@ def for_client(reply: Reply) -> Any:
 def for_script(reply: Reply) -> Any:
     """As RESP2 has it: doubles are text, maps and pairs are flat."""
     if isinstance(reply, float):
-        return written(reply)
+        # ZINCRBY answers the -0 that it was given for a new member, and keeps 0.
+        return b"-0" if reply == 0 and math.copysign(1, reply) < 0 else written(reply)
     if isinstance(reply, Scored):
         return [each for member, score in reply for each in (member, written(score))]
     if isinstance(reply, dict):
