@@ -5,6 +5,7 @@ Labels are names that stand in the code: never a key, a job's id, an argument or
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -125,3 +126,23 @@ def of_limiter(limiter: str, counts: LimitStats) -> Iterable[Amount]:
     """What counted decisions add."""
     for outcome, count in counts._asdict().items():
         yield Amount("limiter_decisions", (limiter, outcome), count)
+
+
+class Counting(ABC):
+    """A Watcher that counts all that it is told of."""
+
+    @abstractmethod
+    def add(self, amounts: Iterable[Amount]) -> None:
+        """Add these to the counters."""
+
+    def event(self, event: Event) -> None:
+        """As `Watcher.event`."""
+        self.add(of_event(event))
+
+    def cached(self, function: str, counts: Mapping[str, int]) -> None:
+        """As `Watcher.cached`."""
+        self.add(of_cache(function, counts))
+
+    def limited(self, limiter: str, counts: LimitStats) -> None:
+        """As `Watcher.limited`."""
+        self.add(of_limiter(limiter, counts))

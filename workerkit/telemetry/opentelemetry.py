@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,7 @@ from opentelemetry import metrics, trace
 
 from workerkit import __version__
 from workerkit.core.events import Event
-from workerkit.limits.tally import LimitStats
-from workerkit.telemetry.instruments import INSTRUMENTS, Amount, of_cache, of_event, of_limiter
+from workerkit.telemetry.instruments import INSTRUMENTS, Amount, Counting
 from workerkit.telemetry.watcher import watch
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ def instrument(*kits: WorkerKit, meter_provider: metrics.MeterProvider | None = 
     watch(_Telemetry(metrics.get_meter("workerkit", __version__, meter_provider)), *kits)
 
 
-class _Telemetry:
-    """A Watcher that adds to counters, and events to spans."""
+class _Telemetry(Counting):
+    """Adds to a meter's counters, and events to spans."""
 
     def __init__(self, meter: metrics.Meter) -> None:
         self._labels = {each.name: each.labels for each in INSTRUMENTS}
@@ -43,7 +42,7 @@ class _Telemetry:
         }
 
     def event(self, event: Event) -> None:
-        self._add(of_event(event))
+        super().event(event)
         span = trace.get_current_span()
         if span.is_recording():
             span.add_event(
@@ -51,13 +50,7 @@ class _Telemetry:
                 {f"workerkit.{each.name}": getattr(event, each.name) for each in fields(event)},
             )
 
-    def cached(self, function: str, counts: Mapping[str, int]) -> None:
-        self._add(of_cache(function, counts))
-
-    def limited(self, limiter: str, counts: LimitStats) -> None:
-        self._add(of_limiter(limiter, counts))
-
-    def _add(self, amounts: Iterable[Amount]) -> None:
+    def add(self, amounts: Iterable[Amount]) -> None:
         for name, labels, amount in amounts:
             if amount > 0:
                 self._counters[name].add(amount, dict(zip(self._labels[name], labels, strict=True)))

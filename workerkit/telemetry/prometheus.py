@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 
-from workerkit.core.events import Event
 from workerkit.errors import DefinitionError
-from workerkit.limits.tally import LimitStats
-from workerkit.telemetry.instruments import INSTRUMENTS, PREFIX, Amount, of_cache, of_event, of_limiter
+from workerkit.telemetry.instruments import INSTRUMENTS, PREFIX, Amount, Counting
 from workerkit.telemetry.watcher import watch
 
 if TYPE_CHECKING:
@@ -28,8 +26,8 @@ def instrument(*kits: WorkerKit, registry: CollectorRegistry = REGISTRY) -> None
     watch(_Metrics(registry), *kits)
 
 
-class _Metrics:
-    """A Watcher that adds to counters."""
+class _Metrics(Counting):
+    """Adds to prometheus_client's counters."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         try:
@@ -42,16 +40,7 @@ class _Metrics:
                 "this registry has workerkit's metrics already: write instrument(kit, other) once, for all kits"
             ) from None
 
-    def event(self, event: Event) -> None:
-        self._add(of_event(event))
-
-    def cached(self, function: str, counts: Mapping[str, int]) -> None:
-        self._add(of_cache(function, counts))
-
-    def limited(self, limiter: str, counts: LimitStats) -> None:
-        self._add(of_limiter(limiter, counts))
-
-    def _add(self, amounts: Iterable[Amount]) -> None:
+    def add(self, amounts: Iterable[Amount]) -> None:
         for name, labels, amount in amounts:
             if amount > 0:
                 counter = self._counters[name]
